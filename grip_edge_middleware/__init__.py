@@ -1,0 +1,29 @@
+"""Cache an endpoint at the CDN together with its GRIP instructions, and push what is saved.
+
+See https://pushpin.org/docs/protocols/grip/ for the protocol, and README.md for how to begin.
+"""
+
+from __future__ import annotations
+
+from grip_edge_middleware.edge import GripEdge, GripEdgeMiddleware
+from grip_edge_middleware.errors import (
+    DeliveryError,
+    GripEdgeError,
+    MissingExtra,
+    Mistake,
+    SettingsError,
+    TopicError,
+)
+
+__all__ = [
+    "DeliveryError",
+    "GripEdge",
+    "GripEdgeError",
+    "GripEdgeMiddleware",
+    "MissingExtra",
+    "Mistake",
+    "SettingsError",
+    "TopicError",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,301 @@
+"""How one batch of topics goes out: purge, wait until it is everywhere, render, publish.
+
+A topic is published only after every CDN acknowledged the purge of its keys. What a target does
+not acknowledge stays missing, for the dispatcher to bring again. Nothing here raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from grip_edge_middleware.errors import DeliveryError
+from grip_edge_middleware.grip import build_item
+from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.metrics import Metrics
+from grip_edge_middleware.publisher import Publisher
+from grip_edge_middleware.purgers import Purger
+from grip_edge_middleware.render import TARGET as RENDER
+from grip_edge_middleware.render import Renderer
+from grip_edge_middleware.stores import Claim, Publication
+from grip_edge_middleware.throttle import retry_in
+from grip_edge_middleware.transport import Transport, retry_after_s
+from grip_edge_middleware.types import Hold
+
+logger = logging.getLogger(__name__)
+
+# A route that fails this often in a row is left alone until its topic changes again: its pages are
+# purged, and whoever connects gets what the app answers.
+MAX_RENDERS = 8
+
+# What a route may answer to be published. What is gone ends the streams that showed it.
+_PUBLISHED = frozenset({200, 404, 410})
+
+
+class Target(Protocol):
+    """A purger or a publisher: something that acknowledges requests."""
+
+    @property
+    def name(self) -> str:
+        """What logs and `health()` call it."""
+
+    def check(self, response: Response) -> None:
+        """Return if the response acknowledges the request, else raise DeliveryError."""
+
+
+@dataclass(slots=True)
+class TargetState:
+    """How one target fares. `retry_at` is a time of the delivery's clock."""
+
+    failures: int = 0
+    retry_at: float = 0.0
+    error: str = ""
+
+    def is_resting(self, now: float) -> bool:
+        """Whether it refused lately and is not asked again yet."""
+        return self.failures > 0 and now < self.retry_at
+
+
+@dataclass(slots=True)
+class Parcel:
+    """One claim on its way, and which targets have yet to acknowledge it."""
+
+    claim: Claim
+    missing: set[str]
+    retry_at: float | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What is purged: the topic's own key, and the one of pages that name it with others."""
+        template = self.claim.settings.template
+        return tuple(dict.fromkeys((self.claim.topic.name, template.any_key)))
+
+
+class Delivery:
+    """Purges and publishes claims.
+
+    Purgers are asked in the order given, the tier nearest to the app first, so that an outer tier
+    cannot refill from an inner one that is not purged yet. `clock` is monotonic; `pause` waits for
+    a purge to settle.
+    """
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        purgers: Sequence[Purger],
+        publishers: Sequence[Publisher],
+        renderer: Renderer,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._transport = transport
+        self._purgers = tuple(purgers)
+        self._publishers = tuple(publishers)
+        self._renderer = renderer
+        self._metrics = metrics
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._pause = pause
+        self._settle_s = max((purger.settle_s for purger in purgers), default=0.0)
+        targets: tuple[Target, ...] = (*self._purgers, *self._publishers)
+        self.targets = {target.name: TargetState() for target in targets}
+
+    def resting_until(self, now: float) -> float | None:
+        """Return when the last resting CDN is asked again, None if none rests.
+
+        Until then there is nothing to do: no publish may leave before every purge.
+        """
+        states = (self.targets[purger.name] for purger in self._purgers)
+        return max((state.retry_at for state in states if state.is_resting(now)), default=None)
+
+    def deliver(self, claims: Iterable[Claim]) -> list[Parcel]:
+        """Bring each claim to the targets that miss it; return what came of each."""
+        parcels = [Parcel(claim, self._missing(claim)) for claim in claims]
+        self._purge(parcels)
+        purged = [parcel for parcel in parcels if not self._is_unpurged(parcel)]
+        if self._settle_s and purged:
+            self._pause(self._settle_s)
+        self._publish(purged)
+        for parcel in parcels:
+            if parcel.missing and parcel.retry_at is None:
+                parcel.retry_at = min(self.targets[name].retry_at for name in parcel.missing)
+        return parcels
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._transport.close()
+
+    def _missing(self, claim: Claim) -> set[str]:
+        return set(self.targets if claim.missing is None else claim.missing)
+
+    def _is_unpurged(self, parcel: Parcel) -> bool:
+        return any(purger.name in parcel.missing for purger in self._purgers)
+
+    # --- purge ------------------------------------------------------------------------------
+
+    def _purge(self, parcels: list[Parcel]) -> None:
+        for purger in self._purgers:
+            wanting = [parcel for parcel in parcels if purger.name in parcel.missing]
+            purged = self._purge_keys(purger, dict.fromkeys(k for p in wanting for k in p.keys))
+            for parcel in wanting:
+                if purged.issuperset(parcel.keys):
+                    parcel.missing.discard(purger.name)
+            if self.targets[purger.name].failures:
+                # An outer tier would refill from this one.
+                return
+
+    def _purge_keys(self, purger: Purger, keys: Iterable[str]) -> set[str]:
+        purged: set[str] = set()
+        for batch in purger.batches(keys):
+            if self._ask(purger, batch.request) is not None:
+                break
+            purged.update(batch.keys)
+            self._metrics.count("purges", target=purger.name)
+            self._metrics.count("purged_keys", len(batch.keys), target=purger.name)
+        return purged
+
+    # --- publish ----------------------------------------------------------------------------
+
+    def _publish(self, parcels: list[Parcel]) -> None:
+        ready = [
+            (parcel, items) for parcel in parcels if (items := self._items(parcel)) is not None
+        ]
+        for publisher in self._publishers:
+            if self.targets[publisher.name].is_resting(self._clock()):
+                continue
+            wanting = [(p, items) for p, items in ready if publisher.name in p.missing]
+            items = [item for _, items in wanting for item in items]
+            published = self._publish_items(publisher, items)
+            for parcel, own in wanting:
+                if not own or parcel.claim.topic.name in published:
+                    parcel.missing.discard(publisher.name)
+
+    def _publish_items(self, publisher: Publisher, items: list[dict[str, Any]]) -> set[str]:
+        """Return the channels of which every item was acknowledged, or refused for good."""
+        done: set[str] = set()
+        for batch in publisher.batches(items, now=self._wall_clock()):
+            error = self._ask(publisher, batch.request)
+            if error is None:
+                self._metrics.count("publishes", target=publisher.name)
+                self._metrics.count("published", len(batch.channels), target=publisher.name)
+            elif not error.is_final:
+                return done - set(batch.channels)
+            elif len(batch.channels) == 1:
+                self._give_up(batch.channels[0], error)
+            else:
+                # One bad item has the whole request refused, so each goes by itself.
+                for channel in dict.fromkeys(batch.channels):
+                    for item in (item for item in items if item["channel"] == channel):
+                        done |= self._publish_items(publisher, [item])
+                continue
+            done.update(batch.channels)
+        return done
+
+    def _items(self, parcel: Parcel) -> list[dict[str, Any]] | None:
+        """Return what to publish, oldest first; None if that has to wait."""
+        if not parcel.missing:
+            return []
+        claim = parcel.claim
+        try:
+            return [
+                build_item(claim.topic.name, messages, id=publication.version)
+                for publication in claim.publications
+                if (messages := self._messages(claim, publication))
+            ]
+        except DeliveryError as error:
+            self._postpone_render(parcel, error)
+            return None
+
+    def _messages(self, claim: Claim, publication: Publication) -> dict[Hold, Response]:
+        """Return the message for each kind of hold that the topic has."""
+        held = claim.settings.held_routes
+        if publication.message is not None:
+            # A topic without a hold may be held by the app's own Grip headers.
+            kinds = held or publication.message
+            return {hold: publication.message[hold] for hold in kinds}
+        messages = {}
+        for hold, route in held.items():
+            path = route.pattern.fill(dict(claim.topic.params))
+            if path is not None:  # else no URL shows these values, and nobody is connected
+                messages[hold] = self._render(path, route.accept)
+        return messages
+
+    def _render(self, path: str, accept: str | None) -> Response:
+        self._metrics.count("renders")
+        response = self._renderer.render(path, accept)
+        if response.status not in _PUBLISHED:
+            raise DeliveryError(RENDER, f"GET {path}: answered {response.status}")
+        return response
+
+    def _postpone_render(self, parcel: Parcel, error: DeliveryError) -> None:
+        self._metrics.count("failures", target=RENDER)
+        failures = parcel.claim.failures + 1
+        if failures == 1:
+            logger.warning("%s cannot be published yet: %s", parcel.claim.topic.name, error)
+        if error.is_final or failures >= MAX_RENDERS:
+            self._give_up(parcel.claim.topic.name, error)
+            parcel.missing.clear()
+            return
+        parcel.claim = replace(parcel.claim, failures=failures)
+        wait_s = retry_in(failures, asked_s=None, is_refusal=True, jitter=_jitter())
+        parcel.retry_at = self._clock() + wait_s
+
+    def _give_up(self, channel: str, error: DeliveryError) -> None:
+        self._metrics.count("given_up", target=error.target)
+        logger.error("%s is not published for this change: %s", channel, error)
+
+    # --- one request ------------------------------------------------------------------------
+
+    def _ask(self, target: Target, request: Request) -> DeliveryError | None:
+        """Send the request; return None if the target acknowledged it, else why not."""
+        response: Response | None = None
+        try:
+            response = self._transport.send(request)
+            target.check(response)
+        except DeliveryError as error:
+            if not error.is_final:
+                self._note_failure(target, error, response)
+            return error
+        self._note_success(target)
+        return None
+
+    def _note_failure(
+        self, target: Target, error: DeliveryError, response: Response | None
+    ) -> None:
+        state = self.targets[target.name]
+        state.failures += 1
+        state.error = error.reason
+        wait_s = retry_in(
+            state.failures,
+            asked_s=None if response is None else retry_after_s(response),
+            is_refusal=response is not None and 400 <= response.status < 500,
+            jitter=_jitter(),
+        )
+        state.retry_at = self._clock() + wait_s
+        self._metrics.count("failures", target=target.name)
+        if state.failures == 1:
+            logger.warning("%s: %s; trying again until it does", target.name, error.reason)
+
+    def _note_success(self, target: Target) -> None:
+        state = self.targets[target.name]
+        if state.failures:
+            logger.info("%s is back after %d failures", target.name, state.failures)
+        self.targets[target.name] = TargetState()
+
+
+def _jitter() -> float:
+    return random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
+
+
+def waiting(parcels: Iterable[Parcel]) -> Iterator[tuple[Claim, float]]:
+    """Yield the claims that some target still misses, each with the time of its next try."""
+    for parcel in parcels:
+        if parcel.missing and parcel.retry_at is not None:
+            yield replace(parcel.claim, missing=frozenset(parcel.missing)), parcel.retry_at

@@ -1,0 +1,200 @@
+"""When changes go out: at once, then at most once per window, and always the last of them.
+
+One lazily started daemon thread per process sends everything, for WSGI and ASGI alike. `submit`
+never waits for it and never raises. What a target refuses is tried again while the process lives.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+
+from grip_edge_middleware.changes import Change
+from grip_edge_middleware.delivery import Delivery, waiting
+from grip_edge_middleware.metrics import Metrics
+from grip_edge_middleware.stores import Store
+
+logger = logging.getLogger(__name__)
+
+# Enough for any CDN's largest batch, few enough that the first topic does not wait for the last.
+CLAIM_LIMIT = 1_000
+
+
+class Dispatcher:
+    """Brings what was submitted from the store to the delivery. `clock` is monotonic."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        delivery: Delivery,
+        metrics: Metrics,
+        flush_timeout_s: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._delivery = delivery
+        self._metrics = metrics
+        self._flush_timeout_s = flush_timeout_s
+        self._clock = clock
+        self._is_closed = False
+        self._is_full = False
+        self._start_anew()
+        _attach_to_process(self)
+
+    def submit(self, changes: Sequence[Change]) -> None:
+        """Note the changes, to be sent from the dispatcher's thread."""
+        if not changes:
+            return
+        refused = self._store.add(changes, self._clock())
+        self._metrics.count("changes", len(changes))
+        if refused:
+            self._note_refused(refused)
+        self._wake_up()
+
+    def turn(self, now: float, *, everything: bool = False) -> float | None:
+        """Deliver what is due once; return when the next turn is, None if nothing is pending.
+
+        `everything` does not wait for windows to end. The thread calls this in a loop.
+        """
+        resting_until = self._delivery.resting_until(now)
+        if resting_until is not None:
+            return resting_until if self._store.pending() else None
+        limit = max(CLAIM_LIMIT, self._store.pending()) if everything else CLAIM_LIMIT
+        claims = self._store.claim(now, limit=limit, everything=everything)
+        if claims:
+            parcels = self._delivery.deliver(claims)
+            self._store.release(parcel.claim for parcel in parcels if not parcel.missing)
+            for claim, due in waiting(parcels):
+                self._store.postpone(claim, due)
+        return self._store.next_due()
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Send all that is pending without waiting for windows; return whether it was delivered.
+
+        Not for an event loop's own thread: an ASGI route is rendered there, so it must be free.
+        """
+        if threading.current_thread() is self._thread:
+            return False
+        timeout_s = self._flush_timeout_s if timeout_s is None else timeout_s
+        if not self._store.pending():
+            return True
+        self._flushes_asked += 1
+        if not self._wake_up():
+            return self._drain(timeout_s)
+        with self._progress:
+            return self._progress.wait_for(lambda: not self._store.pending(), timeout_s)
+
+    def close(self) -> None:
+        """Send what is pending, for at most `flush_timeout_s`, and end the thread."""
+        if self._is_closed:
+            return
+        if not self.flush():
+            logger.error("%d topics were not delivered before the end", self._store.pending())
+        self._is_closed = True
+        self._wake.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(self._flush_timeout_s)
+        self._delivery.close()
+
+    def pending(self) -> int:
+        """Return how many topics are yet to be delivered."""
+        return self._store.pending()
+
+    def after_fork(self) -> None:
+        """Start anew in a child process: what is pending is the parent's to send."""
+        self._store.after_fork()
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._starting = threading.Lock()
+        self._progress = threading.Condition()
+        self._wake = threading.Event()
+        self._flushes_asked = 0
+        self._flushes_done = 0
+        self._thread: threading.Thread | None = None
+
+    def _note_refused(self, refused: int) -> None:
+        self._metrics.count("refused", refused)
+        if not self._is_full:
+            self._is_full = True
+            logger.error(
+                "%d topics are pending, which is max_pending; further changes are not delivered "
+                "until a target answers again, and their pages stay until edge_ttl",
+                self._store.pending(),
+            )
+
+    def _wake_up(self) -> bool:
+        """Wake the thread, or start it; return whether there is one."""
+        if not self._wake.is_set():
+            self._wake.set()
+        thread = self._thread
+        return (thread is not None and thread.is_alive()) or self._start()
+
+    def _start(self) -> bool:
+        with self._starting:
+            if self._is_closed:
+                return False
+            if self._thread is not None and self._thread.is_alive():
+                return True
+            thread = threading.Thread(target=self._run, name="grip-edge", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                # The interpreter is shutting down; `close` sends from its own thread.
+                return False
+            self._thread = thread
+            return True
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            # Cleared before the turn, so that what is submitted during it makes another.
+            self._wake.clear()
+            next_due = self._next_turn()
+            with self._progress:
+                self._progress.notify_all()
+            self._wake.wait(None if next_due is None else max(0.0, next_due - self._clock()))
+
+    def _next_turn(self) -> float | None:
+        now = self._clock()
+        asked = self._flushes_asked
+        try:
+            next_due = self.turn(now, everything=asked > self._flushes_done)
+        except Exception:
+            # A fault of ours must not end the thread, and with it all delivery.
+            logger.exception("a turn of the dispatcher failed; it goes on")
+            return now + 1.0
+        if self._delivery.resting_until(now) is None:
+            self._flushes_done = asked
+            self._is_full = False
+        return next_due
+
+    def _drain(self, timeout_s: float) -> bool:
+        deadline = self._clock() + timeout_s
+        while self._store.pending() and self._clock() < deadline:
+            next_due = self._next_turn()
+            if next_due is not None:
+                self._wake.wait(min(max(0.0, next_due - self._clock()), timeout_s))
+                self._wake.clear()
+        return not self._store.pending()
+
+
+def _attach_to_process(dispatcher: Dispatcher) -> None:
+    """Have the dispatcher closed at exit and started anew in a fork, for as long as it lives."""
+    reference = weakref.ref(dispatcher)
+
+    def close() -> None:
+        if (alive := reference()) is not None:
+            alive.close()
+
+    def after_fork() -> None:
+        if (alive := reference()) is not None:
+            alive.after_fork()
+
+    atexit.register(close)
+    os.register_at_fork(after_in_child=after_fork)

@@ -1,0 +1,290 @@
+"""GripEdge: the one object that a user holds, and the only place that picks concrete classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from grip_edge_middleware import sources
+from grip_edge_middleware.changes import Change, Data, Watches, encode
+from grip_edge_middleware.delivery import Delivery
+from grip_edge_middleware.dispatcher import Dispatcher
+from grip_edge_middleware.errors import DeliveryError, Mistake, SettingsError, TopicError
+from grip_edge_middleware.http import Response
+from grip_edge_middleware.metrics import Counts
+from grip_edge_middleware.middleware import current_notes, flask
+from grip_edge_middleware.middleware.asgi import ASGIMiddleware
+from grip_edge_middleware.middleware.wsgi import WSGIMiddleware
+from grip_edge_middleware.policy import Policy, find_topic
+from grip_edge_middleware.publisher import Publisher
+from grip_edge_middleware.purgers import Purger
+from grip_edge_middleware.purgers.fastly import FastlyPurger
+from grip_edge_middleware.purgers.varnish import VarnishPurger
+from grip_edge_middleware.render import (
+    TARGET,
+    ASGIRenderer,
+    OriginRenderer,
+    Renderer,
+    WSGIRenderer,
+)
+from grip_edge_middleware.settings import Fastly, Settings, TopicSettings, Varnish
+from grip_edge_middleware.stores.memory import MemoryStore
+from grip_edge_middleware.topics import Topic, escape_key
+from grip_edge_middleware.transport import HttpTransport
+from grip_edge_middleware.types import ASGIApp, Receive, Scope, Send, WSGIApplication
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+class GripEdge:
+    """Caches configured routes at the CDN, holds them open, and pushes what changes.
+
+        edge = GripEdge(app)                   # Flask, with app.config["GRIP_EDGE"]
+        edge = GripEdge(settings=GRIP_EDGE)    # anything else: edge.wsgi(app), edge.asgi(app)
+
+    Options: `app`, a Flask app to wrap at once; `settings`, the settings dict, which for Flask
+    comes from `app.config` otherwise; `environ`, where secrets may come from (default:
+    `os.environ`). SettingsError lists every mistake in the settings.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._given = settings
+        self._parts: _Parts | None = None
+        if settings is not None:
+            self._parts = _Parts(Settings.parse(settings, self._environ))
+        if app is not None:
+            self.init_app(app)
+
+    # --- around an app ----------------------------------------------------------------------
+
+    def init_app(self, app: Flask) -> None:
+        """Wrap a Flask app, with the settings given or those in `app.config["GRIP_EDGE"]`.
+
+        An app factory may call it for one app after the other; the edge then belongs to the last.
+        """
+        if self._given is None:
+            self.close()
+            self._parts = _Parts(Settings.parse(flask.read_config(app), self._environ))
+        flask.wrap(app, self, self.wsgi)
+
+    def wsgi(self, app: WSGIApplication) -> WSGIApplication:
+        """Return a WSGI app wrapped in the face for it."""
+        parts = self._configured
+        parts.renderer.use_wsgi(app)
+        return WSGIMiddleware(app, parts.policy)
+
+    def asgi(self, app: ASGIApp) -> ASGIApp:
+        """Return an ASGI app wrapped in the face for it."""
+        parts = self._configured
+        attach = parts.renderer.use_asgi(app)
+        return ASGIMiddleware(app, parts.policy, attach=attach, flush=parts.dispatcher.flush)
+
+    # --- in a view --------------------------------------------------------------------------
+
+    def tag(self, *keys: str, **params: object) -> None:
+        """Add surrogate keys to the response that the running view makes.
+
+            edge.tag("counters", "counter-blue")
+            edge.tag("counter-{name}", name=counter.name)
+
+        The page is purged when a topic of that name changes. A value that comes from outside
+        belongs in the second form. Outside of a configured route this does nothing.
+        """
+        notes = current_notes.get()
+        if notes is None or notes.is_closed:
+            return
+        filled = (self._topic(key, params)[1].name for key in keys) if params else keys
+        notes.keys.extend(escape_key(key) for key in filled)
+
+    def decline_hold(self) -> None:
+        """Answer the running request without holding it open: it gets no GRIP headers."""
+        notes = current_notes.get()
+        if notes is not None:
+            notes.declines_hold = True
+
+    # --- when something changed -------------------------------------------------------------
+
+    def submit(self, topic: str, **params: object) -> None:
+        """Say that a topic changed: its pages are purged, then its routes' new answers published.
+
+            edge.submit("counters")
+            edge.submit("counter-{name}", name="blue")
+
+        Call it after the commit. TopicError if the settings declare no such topic.
+        """
+        settings, filled = self._topic(topic, params)
+        self._configured.dispatcher.submit([Change(filled, settings)])
+
+    def publish(self, topic: str, data: Data, **params: object) -> None:
+        """Say that a topic changed, and what to publish instead of its routes' answers.
+
+        Text and bytes go out as they are. Anything else is encoded as JSON: as an event
+        (`data: {...}`) on a stream, as the body of a long-poll's response. TypeError if it cannot.
+        """
+        settings, filled = self._topic(topic, params)
+        self._configured.dispatcher.submit([Change(filled, settings, encode(data))])
+
+    def changed(self, instance: object) -> None:
+        """Say that a model's instance was saved by means that no source sees.
+
+        Call it after the commit. It changes the topics whose `models` name the instance's class;
+        TopicError if none does.
+        """
+        watches = self._configured.watches
+        if not watches.find(type(instance)):
+            raise TopicError(f"no topic has {type(instance).__qualname__} among its models")
+        self._configured.dispatcher.submit(watches.changes("update", instance, {}))
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Deliver all that is pending now, within `timeout` seconds; return whether it was.
+
+        From a coroutine: `await asyncio.to_thread(edge.flush)`.
+        """
+        return self._configured.dispatcher.flush(timeout)
+
+    def health(self) -> dict[str, Any]:
+        """Return what is pending, how each CDN and GRIP proxy fares, and what was counted."""
+        parts = self._configured
+        return {
+            "pending": parts.dispatcher.pending(),
+            "targets": {name: asdict(state) for name, state in parts.delivery.targets.items()},
+            "counts": parts.metrics.snapshot(),
+        }
+
+    def close(self) -> None:
+        """Deliver what is pending, for at most `flush_timeout`, and stop listening to saves.
+
+        Called by itself at exit.
+        """
+        if self._parts is not None:
+            self._parts.close()
+
+    @property
+    def _configured(self) -> _Parts:
+        if self._parts is None:
+            hint = "call init_app(app) first, or GripEdge(settings=...)"
+            raise SettingsError([Mistake("GRIP_EDGE", "no settings yet", hint)])
+        return self._parts
+
+    def _topic(self, name: str, params: Mapping[str, object]) -> tuple[TopicSettings, Topic]:
+        """Return a topic by its name, or by its template and values."""
+        return self._configured.find(name, params)
+
+
+class _Parts:
+    """What one settings dict is made into."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.policy = Policy(settings)
+        self.watches = Watches.of(settings.topics)
+        self.metrics = Counts()
+        transport = HttpTransport(timeout_s=settings.timeout)
+        self.renderer = _AppRenderer(settings, transport)
+        self.delivery = Delivery(
+            transport=transport,
+            purgers=[_purger(cdn) for cdn in settings.cdns],
+            publishers=[Publisher(proxy) for proxy in settings.proxies],
+            renderer=self.renderer,
+            metrics=self.metrics,
+        )
+        self.dispatcher = Dispatcher(
+            store=MemoryStore(max_pending=settings.max_pending),
+            delivery=self.delivery,
+            metrics=self.metrics,
+            flush_timeout_s=settings.flush_timeout,
+        )
+        self._disconnect = sources.connect(self.watches, self.dispatcher.submit)
+
+    def find(self, name: str, params: Mapping[str, object]) -> tuple[TopicSettings, Topic]:
+        for settings in self.settings.topics:
+            if settings.template.text == name:
+                return settings, _fill(settings, params)
+        found = None if params else find_topic(self.settings.topics, name)
+        if found is None:
+            declared = ", ".join(f'"{t.template.text}"' for t in self.settings.topics)
+            raise TopicError(f'no topic is named "{name}"; the settings declare {declared}')
+        return found
+
+    def close(self) -> None:
+        self._disconnect()
+        self.dispatcher.close()
+
+
+def _fill(settings: TopicSettings, params: Mapping[str, object]) -> Topic:
+    template = settings.template
+    if set(params) != set(template.params):
+        wanted = ", ".join(f"{param}=..." for param in template.params) or "no values"
+        given = ", ".join(params) or "none"
+        raise TopicError(f'topic "{template.text}" takes {wanted}; given were {given}')
+    return template.fill(params)
+
+
+def _purger(cdn: Varnish | Fastly) -> Purger:
+    if isinstance(cdn, Varnish):
+        return VarnishPurger(cdn.url, soft=cdn.soft)
+    return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft)
+
+
+class _AppRenderer:
+    """Renders in the app that was wrapped last, or by the origin where no app can."""
+
+    def __init__(self, settings: Settings, transport: HttpTransport) -> None:
+        self._settings = settings
+        self._origin = settings.origin and OriginRenderer(settings.origin, transport)
+        self._app: WSGIRenderer | ASGIRenderer | None = None
+
+    def use_wsgi(self, app: WSGIApplication) -> None:
+        self._app = WSGIRenderer(app, origin=self._settings.origin)
+
+    def use_asgi(self, app: ASGIApp) -> Callable[[Scope], None]:
+        settings = self._settings
+        renderer = ASGIRenderer(app, timeout_s=settings.timeout, origin=settings.origin)
+        self._app = renderer
+        return renderer.attach
+
+    def render(self, path: str, accept: str | None) -> Response:
+        renderer: Renderer | None = self._app
+        if isinstance(renderer, ASGIRenderer) and not renderer.is_attached and self._origin:
+            renderer = self._origin
+        renderer = renderer or self._origin or None
+        if renderer is None:
+            raise DeliveryError(TARGET, "no app was wrapped in this process; set origin")
+        return renderer.render(path, accept)
+
+
+class GripEdgeMiddleware:
+    """The edge in a Starlette or FastAPI stack.
+
+        Middleware(GripEdgeMiddleware, settings=GRIP_EDGE)
+        Middleware(GripEdgeMiddleware, edge=edge)    # to call edge.tag and the like in views
+
+    Options: `settings`, the settings dict, or `edge`, a GripEdge that has them.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        edge: GripEdge | None = None,
+    ) -> None:
+        if (settings is None) == (edge is None):
+            hint = "GripEdgeMiddleware takes either settings=... or edge=..."
+            raise SettingsError([Mistake("GRIP_EDGE", "given twice or not at all", hint)])
+        self.edge = edge or GripEdge(settings=settings)
+        self.app = self.edge.asgi(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the scope to the face."""
+        await self.app(scope, receive, send)

@@ -1,0 +1,107 @@
+"""GRIP as it goes over the wire: where a proxy is, which headers hold a response, what an item is.
+
+The formats come from gripcontrol, and this is the only file that imports it. Its network client
+is not used: it has no timeout, its errors vanish, and it is dead after a fork.
+
+https://pushpin.org/docs/protocols/grip/
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from gripcontrol import HttpResponseFormat, HttpStreamFormat, parse_grip_uri
+from pubcontrol import Item
+
+from grip_edge_middleware.http import Response
+from grip_edge_middleware.types import Headers, Hold
+
+# Pushpin keeps the first 20 and drops the rest (connection_subscription_max in pushpin.conf).
+MAX_CHANNELS = 20
+
+_URL_PARAMETERS = ("iss", "key", "verify-iss", "verify-key")
+
+# What a published response overrides: the client gets the other headers of the held response.
+_RESPONSE_HEADERS = ("content-type", "etag", "last-modified")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """One GRIP proxy, as a `GRIP_URL` names it. Keys are left out of `repr`."""
+
+    control_uri: str
+    control_iss: str | None = None
+    key: str | bytes | None = field(default=None, repr=False)
+    verify_iss: str | None = None
+    verify_key: str | bytes | None = field(default=None, repr=False)
+
+
+def parse_grip_url(url: str) -> Proxy:
+    """Parse a `GRIP_URL` such as `http://localhost:5561?iss=realm&key=base64:...`.
+
+    ValueError says what is wrong, without repeating a key.
+    """
+    split = urlsplit(url)
+    if split.scheme not in ("http", "https") or not split.hostname:
+        raise ValueError("expected http://host:port or https://host/path, with ?iss=...&key=...")
+    # As gripcontrol reads it: "+" is part of a key in base64, not a space.
+    query = parse_qs(split.query.replace("+", "%2B"), keep_blank_values=True)
+    for name, values in query.items():
+        if name not in _URL_PARAMETERS:
+            raise ValueError(f"unknown parameter {name!r}; known are {', '.join(_URL_PARAMETERS)}")
+        for value in values:
+            _check_base64(name, value)
+    parsed = parse_grip_uri(url.partition("#")[0])
+    if "control_iss" in parsed and "key" not in parsed:
+        raise ValueError("iss is given without key, so requests cannot be signed")
+    return Proxy(**parsed)
+
+
+def _check_base64(name: str, value: str) -> None:
+    if not value.startswith("base64:"):
+        return
+    try:
+        b64decode(value.removeprefix("base64:"), validate=True)
+    except Base64Error:
+        raise ValueError(f"{name} says base64: and is not valid base64") from None
+
+
+def hold_headers(hold: Hold, channels: Iterable[str], *, keep_alive_s: int = 0) -> Headers:
+    """Return the headers that make a GRIP proxy keep the response open on these channels.
+
+    `keep_alive_s` sends an event-stream comment after that many idle seconds; 0 sends none.
+    """
+    headers = [("Grip-Hold", hold), ("Grip-Channel", ", ".join(channels))]
+    if hold == "stream" and keep_alive_s:
+        headers.append(("Grip-Keep-Alive", rf":\n\n; format=cstring; timeout={keep_alive_s}"))
+    return headers
+
+
+def build_item(channel: str, messages: Mapping[Hold, Response], *, id: str) -> dict[str, Any]:  # noqa: A002
+    """Return what is published on a channel, with a format for each kind of hold.
+
+    A proxy drops an item whose `id` it has had in the last minute, so a retry is harmless.
+    """
+    formats = [_FORMATS[hold](message) for hold, message in messages.items()]
+    item: dict[str, Any] = Item(formats, id=id).export(formats_field=True)
+    return {"channel": channel, **item}
+
+
+def _stream_format(message: Response) -> HttpStreamFormat:
+    # What is gone has nothing more to say; a client that reconnects gets the app's own answer.
+    if message.status != 200:
+        return HttpStreamFormat(close=True)
+    return HttpStreamFormat(content=message.body)
+
+
+def _response_format(message: Response) -> HttpResponseFormat:
+    headers = {n.title(): v for n, v in message.headers.items() if n in _RESPONSE_HEADERS}
+    return HttpResponseFormat(code=message.status, headers=headers, body=message.body)
+
+
+_FORMATS = {"stream": _stream_format, "response": _response_format}

@@ -1,0 +1,103 @@
+"""The face for any ASGI app (version 3)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from grip_edge_middleware.middleware import begin_notes
+from grip_edge_middleware.policy import Plan, Policy, RequestFacts
+from grip_edge_middleware.types import ASGIApp, Headers, Message, Receive, Scope, Send
+
+
+class ASGIMiddleware:
+    """Adds the policy's headers to the responses of `app`.
+
+    `attach` is called with the scope of each configured request and of the lifespan, on the loop
+    that serves the app. `flush` is called, in a thread, when the app shuts down.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        policy: Policy,
+        *,
+        attach: Callable[[Scope], None],
+        flush: Callable[[], object],
+    ) -> None:
+        self.app = app
+        self.policy = policy
+        self._attach = attach
+        self._flush = flush
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the app, with a `send` of ours on configured routes only."""
+        if scope["type"] == "lifespan":
+            return await self._lifespan(scope, receive, send)
+        plan = self.policy.match(_path(scope)) if scope["type"] == "http" else None
+        if plan is None:
+            return await self.app(scope, receive, send)
+        self._attach(scope)
+        return await self.app(scope, receive, _with_headers(plan, scope, send))
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Flush before the app shuts down and after: uvicorn skips `atexit` on SIGTERM."""
+        self._attach(scope)
+
+        async def flush_and_receive() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await asyncio.to_thread(self._flush)
+            return message
+
+        async def flush_and_send(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown"):
+                await asyncio.to_thread(self._flush)
+            await send(message)
+
+        await self.app(scope, flush_and_receive, flush_and_send)
+
+
+def _with_headers(plan: Plan, scope: Scope, send: Send) -> Send:
+    notes = begin_notes()
+    request = _facts(scope)
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            notes.is_closed = True
+            headers = _decode(message.get("headers", ()))
+            applied = plan.apply(request, message["status"], headers, notes)
+            message = {**message, "headers": _encode(applied)}
+        await send(message)
+
+    return send_with_headers
+
+
+def _facts(scope: Scope) -> RequestFacts:
+    accept, is_authorized = [], False
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            accept.append(value.decode("latin-1"))
+        elif name == b"authorization":
+            is_authorized = True
+    return RequestFacts(scope["method"], ", ".join(accept), is_authorized=is_authorized)
+
+
+def _path(scope: Scope) -> str:
+    """Return the path below the app's mount point, as the app's own routes name it."""
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "")
+    if root_path and path.startswith(root_path):
+        below = path[len(root_path) :]
+        if below.startswith("/") or not below:
+            return below
+    return path
+
+
+def _decode(headers: object) -> Headers:
+    return [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers]  # type: ignore[attr-defined]
+
+
+def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
+    # ASGI wants header names in lower case.
+    return [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers]

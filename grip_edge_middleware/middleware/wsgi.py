@@ -1,0 +1,43 @@
+"""The face for any WSGI app (PEP 3333)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from grip_edge_middleware.middleware import begin_notes
+from grip_edge_middleware.policy import Policy, RequestFacts
+from grip_edge_middleware.types import Headers, StartResponse, WSGIApplication, WSGIEnvironment
+
+
+class WSGIMiddleware:
+    """Adds the policy's headers to the responses of `app`."""
+
+    def __init__(self, app: WSGIApplication, policy: Policy) -> None:
+        self.app = app
+        self.policy = policy
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Call the app, with a `start_response` of ours on configured routes only."""
+        plan = self.policy.match(_path(environ))
+        if plan is None:
+            return self.app(environ, start_response)
+        notes = begin_notes()
+        request = RequestFacts(
+            environ["REQUEST_METHOD"],
+            environ.get("HTTP_ACCEPT", ""),
+            is_authorized="HTTP_AUTHORIZATION" in environ,
+        )
+
+        def start_with_headers(status: str, headers: Headers, *exc_info: Any) -> Any:
+            notes.is_closed = True
+            code = int(status[:3]) if status[:3].isdigit() else 0
+            return start_response(status, plan.apply(request, code, headers, notes), *exc_info)
+
+        return self.app(environ, start_with_headers)
+
+
+def _path(environ: WSGIEnvironment) -> str:
+    # PEP 3333: the decoded bytes of the path, as latin-1 text.
+    path: str = environ.get("PATH_INFO", "")
+    return path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")

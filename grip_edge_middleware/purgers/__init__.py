@@ -1,0 +1,38 @@
+"""How each CDN is told that something changed.
+
+A purger is pure: it says which requests purge which keys and which answers acknowledge that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from grip_edge_middleware.http import Request, Response
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeBatch:
+    """One purge request and the keys that are purged when it is acknowledged."""
+
+    keys: tuple[str, ...]
+    request: Request
+
+
+class Purger(Protocol):
+    """One CDN, or one tier of caches."""
+
+    @property
+    def name(self) -> str:
+        """What logs and `health()` call it. Contains no secret."""
+
+    @property
+    def settle_s(self) -> float:
+        """Seconds from the acknowledgement until the purge is everywhere."""
+
+    def batches(self, keys: Iterable[str]) -> Iterator[PurgeBatch]:
+        """Split the keys into requests that keep to the CDN's limits."""
+
+    def check(self, response: Response) -> None:
+        """Return if the response acknowledges the purge, else raise DeliveryError."""

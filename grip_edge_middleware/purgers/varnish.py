@@ -1,0 +1,58 @@
+"""Varnish with xkey and the VCL in `examples/edge/`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from grip_edge_middleware.errors import DeliveryError
+from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.purgers import PurgeBatch
+
+# Varnish answers 400 to a header line of more than http_req_hdr_len, by default 8 kB.
+MAX_HEADER_BYTES = 7_500
+
+# Set by our VCL. Without it the answer may be the app's: a Varnish with another VCL passes on
+# methods that it does not know.
+ACKNOWLEDGEMENT = "grip-edge-purged"
+
+
+class VarnishPurger:
+    """Purges by `PURGEKEYS` with the keys in `xkey-purge`.
+
+    Soft by default: our VCL shows a soft-purged object to nobody unless the app is down.
+    """
+
+    settle_s = 0.0
+
+    def __init__(self, url: str, *, soft: bool = True) -> None:
+        self.name = f"varnish {url}"
+        self._url = f"{url}/"
+        self._headers = {} if soft else {"xkey-hard": "1"}
+
+    def batches(self, keys: Iterable[str]) -> Iterator[PurgeBatch]:
+        """Split the keys into header lines of at most 7,500 bytes."""
+        batch: list[str] = []
+        size = 0
+        for key in keys:
+            if batch and size + len(key) > MAX_HEADER_BYTES:
+                yield self._batch(batch)
+                batch, size = [], 0
+            batch.append(key)
+            size += len(key) + 1
+        if batch:
+            yield self._batch(batch)
+
+    def check(self, response: Response) -> None:
+        """Accept what our VCL answers to a purge, and nothing else."""
+        if response.status == 403:
+            reason = "403: this address is not in the VCL's acl purgers"
+            raise DeliveryError(self.name, reason)
+        if response.status != 200:
+            raise DeliveryError(self.name, f"answered {response.status} to a purge")
+        if ACKNOWLEDGEMENT not in response.headers:
+            reason = "answered 200 without Grip-Edge-Purged: it does not run examples/edge's VCL"
+            raise DeliveryError(self.name, reason)
+
+    def _batch(self, keys: list[str]) -> PurgeBatch:
+        headers = {"xkey-purge": " ".join(keys), **self._headers}
+        return PurgeBatch(tuple(keys), Request("PURGEKEYS", self._url, headers))

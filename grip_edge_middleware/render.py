@@ -1,0 +1,218 @@
+"""The response is the message: asks the app for what a route answers now.
+
+In-process through the wrapped app itself, or by a GET to the `origin` where there is no app. Only
+ever a GET without cookies or credentials, as a stranger would send it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+from collections.abc import Iterable
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, Protocol
+from urllib.parse import quote, urlsplit
+
+from grip_edge_middleware.errors import DeliveryError
+from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.transport import Transport
+from grip_edge_middleware.types import ASGIApp, Headers, Message, Scope, WSGIApplication
+
+# Pushpin takes no publish of more than 1,000,000 bytes.
+MAX_BODY_BYTES = 800_000
+
+TARGET = "render"
+USER_AGENT = "grip-edge-middleware"
+
+# What an app finds in the scope of a real request and cannot do without: Starlette keeps itself
+# and the state of its lifespan there.
+_KEPT_SCOPE = ("app", "state", "root_path")
+
+
+class Renderer(Protocol):
+    """Answers what a stranger's GET of a path would be answered."""
+
+    def render(self, path: str, accept: str | None) -> Response:
+        """Return the response to a decoded path; DeliveryError if there is none."""
+
+
+class WSGIRenderer:
+    """Calls a WSGI app on the calling thread."""
+
+    def __init__(self, app: WSGIApplication, *, origin: str | None = None) -> None:
+        self._app = app
+        self._origin = urlsplit(origin or "http://localhost")
+
+    def render(self, path: str, accept: str | None) -> Response:
+        """Return the app's response to a GET."""
+        started: list[tuple[str, Headers]] = []
+
+        def start_response(status: str, headers: Headers, exc_info: Any = None) -> Any:
+            started[:] = [(status, headers)]
+            return lambda data: None
+
+        try:
+            chunks = self._app(self._environ(path, accept), start_response)
+            body = _join(chunks)
+        except DeliveryError:
+            raise
+        except Exception as error:
+            raise _raised(path, error) from error
+        if not started:
+            raise DeliveryError(TARGET, f"GET {path}: the app started no response")
+        status, headers = started[0]
+        return _response(int(status[:3]), headers, body)
+
+    def _environ(self, path: str, accept: str | None) -> dict[str, Any]:
+        return {
+            "REQUEST_METHOD": "GET",
+            "SCRIPT_NAME": "",
+            "PATH_INFO": path.encode("utf-8", "surrogatepass").decode("latin-1"),
+            "QUERY_STRING": "",
+            "SERVER_NAME": self._origin.hostname or "localhost",
+            "SERVER_PORT": str(self._origin.port or _default_port(self._origin.scheme)),
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "HTTP_HOST": self._origin.netloc,
+            "HTTP_ACCEPT": accept or "*/*",
+            "HTTP_USER_AGENT": USER_AGENT,
+            "REMOTE_ADDR": "127.0.0.1",
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": self._origin.scheme,
+            "wsgi.input": io.BytesIO(),
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": True,
+            "wsgi.run_once": False,
+        }
+
+
+class ASGIRenderer:
+    """Calls an ASGI app on the event loop that serves it, from the dispatcher's thread.
+
+    The loop is known from the app's lifespan or from its first request.
+    """
+
+    def __init__(self, app: ASGIApp, *, timeout_s: float, origin: str | None = None) -> None:
+        self._app = app
+        self._timeout_s = timeout_s
+        self._origin = urlsplit(origin or "http://localhost")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._scope: dict[str, Any] = {}
+
+    def attach(self, scope: Scope) -> None:
+        """Remember the running loop, and what the app keeps in the scope."""
+        self._loop = asyncio.get_running_loop()
+        self._scope = {name: scope[name] for name in _KEPT_SCOPE if name in scope}
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether there is a loop to render on."""
+        return self._loop is not None and self._loop.is_running()
+
+    def render(self, path: str, accept: str | None) -> Response:
+        """Return the app's response to a GET. Never called on the loop's own thread."""
+        loop = self._loop
+        if loop is None or not loop.is_running():
+            raise DeliveryError(TARGET, "the app's event loop is not running; set origin")
+        rendering = asyncio.run_coroutine_threadsafe(self._respond(path, accept), loop)
+        try:
+            return rendering.result(self._timeout_s)
+        except DeliveryError:
+            raise
+        except FutureTimeoutError:
+            rendering.cancel()
+            raise DeliveryError(TARGET, f"GET {path}: not within {self._timeout_s:g} s") from None
+        except Exception as error:
+            raise _raised(path, error) from error
+
+    async def _respond(self, path: str, accept: str | None) -> Response:
+        start: Message = {}
+        body = bytearray()
+        messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+        async def receive() -> Message:
+            for message in messages:
+                return message
+            # Nobody hangs up: an app that listens for that waits until it has answered.
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+            elif message["type"] == "http.response.body":
+                body.extend(message.get("body", b""))
+                _check_size(len(body))
+
+        await self._app(self._request_scope(path, accept), receive, send)
+        if not start:
+            raise DeliveryError(TARGET, f"GET {path}: the app started no response")
+        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in start["headers"]]
+        return _response(start["status"], headers, bytes(body))
+
+    def _request_scope(self, path: str, accept: str | None) -> Scope:
+        root_path = self._scope.get("root_path", "")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": self._origin.scheme,
+            "path": root_path + path,
+            "raw_path": quote(root_path + path, errors="surrogatepass").encode(),
+            "query_string": b"",
+            "headers": [
+                (b"host", self._origin.netloc.encode()),
+                (b"accept", (accept or "*/*").encode()),
+                (b"user-agent", USER_AGENT.encode()),
+            ],
+            "client": ("127.0.0.1", 0),
+            "server": (self._origin.hostname or "localhost", self._origin.port),
+            **self._scope,
+            "state": dict(self._scope.get("state", {})),
+        }
+
+
+class OriginRenderer:
+    """Asks a running app over HTTP, for a process that has none."""
+
+    def __init__(self, origin: str, transport: Transport) -> None:
+        self._origin = origin
+        self._transport = transport
+
+    def render(self, path: str, accept: str | None) -> Response:
+        """Return what the origin answers."""
+        url = self._origin + quote(path, errors="surrogatepass")
+        headers = {"Accept": accept or "*/*", "User-Agent": USER_AGENT}
+        answer = self._transport.send(Request("GET", url, headers), max_bytes=MAX_BODY_BYTES)
+        return _response(answer.status, list(answer.headers.items()), answer.body)
+
+
+def _join(chunks: Iterable[bytes]) -> bytes:
+    body = bytearray()
+    try:
+        for chunk in chunks:
+            body.extend(chunk)
+            _check_size(len(body))
+    finally:
+        if (close := getattr(chunks, "close", None)) is not None:
+            close()
+    return bytes(body)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BODY_BYTES:
+        reason = f"the body is larger than {MAX_BODY_BYTES} bytes, or never ends; set a payload"
+        raise DeliveryError(TARGET, reason, is_final=True)
+
+
+def _response(status: int, headers: Headers, body: bytes) -> Response:
+    return Response(status, {name.lower(): value for name, value in headers}, body)
+
+
+def _raised(path: str, error: Exception) -> DeliveryError:
+    return DeliveryError(TARGET, f"GET {path}: the app raised {type(error).__name__}: {error}")
+
+
+def _default_port(scheme: str) -> int:
+    return 443 if scheme == "https" else 80

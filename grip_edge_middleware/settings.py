@@ -1,0 +1,540 @@
+"""The settings dict, read once at start into values that the rest can trust.
+
+Every mistake is reported, each with its path, what was found, what was expected and the nearest
+valid name. Secrets may come from the environment: `GRIP_URL`, `GRIP_VERIFY_KEY`,
+`FASTLY_SERVICE_ID`, `FASTLY_API_TOKEN`. They are left out of every `repr`.
+
+Pure: the environment is passed in.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import partial
+from itertools import combinations
+from typing import Any, NoReturn, TypeVar, get_args
+from urllib.parse import urlsplit
+
+from grip_edge_middleware.errors import Mistake, SettingsError
+from grip_edge_middleware.grip import Proxy, parse_grip_url
+from grip_edge_middleware.routing import Pattern
+from grip_edge_middleware.topics import TopicTemplate, overlap
+from grip_edge_middleware.types import Hold, Operation
+
+T = TypeVar("T")
+
+HOLDS: tuple[Hold, ...] = get_args(Hold)
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path whose responses show a topic, with everything that its topic left to the defaults.
+
+    Times are whole seconds. `accept` is the media type that a request must ask for to be held.
+    """
+
+    pattern: Pattern
+    hold: Hold | None
+    accept: str | None
+    edge_ttl: int
+    browser_ttl: int
+    stale_if_error: int
+    keep_alive: int
+    public: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Which saves of which class change a topic, and the attributes that fill its template."""
+
+    model: str | type
+    on: frozenset[Operation] = frozenset(OPERATIONS)
+    when: str | Callable[[Any], bool] | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSettings:
+    """One entry of `topics`."""
+
+    template: TopicTemplate
+    routes: tuple[Route, ...]
+    models: tuple[Model, ...]
+    throttle: float
+    payload: str | Callable[[Any], Any] | None
+    coalesce: bool
+
+    @property
+    def held_routes(self) -> dict[Hold, Route]:
+        """The route whose body is published, by kind of hold."""
+        return {route.hold: route for route in self.routes if route.hold}
+
+
+@dataclass(frozen=True, slots=True)
+class Varnish:
+    """A Varnish with the VCL that we ship."""
+
+    url: str
+    soft: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Fastly:
+    """A Fastly service. The token needs the scope `purge_select`."""
+
+    service_id: str
+    token: str = field(repr=False)
+    url: str = "https://api.fastly.com"
+    soft: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings dict, valid."""
+
+    topics: tuple[TopicSettings, ...]
+    proxies: tuple[Proxy, ...]
+    cdns: tuple[Varnish | Fastly, ...]
+    origin: str | None
+    timeout: float
+    flush_timeout: float
+    max_pending: int
+    key_budget: int
+
+    @classmethod
+    def parse(cls, settings: object, environ: Mapping[str, str]) -> Settings:
+        """Read the dict. SettingsError lists every mistake."""
+        reader = _Reader(environ)
+        parsed = reader.settings(settings)
+        if reader.mistakes:
+            raise SettingsError(reader.mistakes)
+        assert parsed is not None  # noqa: S101 - without a mistake there is a value
+        return parsed
+
+
+# What may be set for all topics, for one, and for one of its routes; the narrowest wins.
+_ROUTE_DEFAULTS: Mapping[str, Any] = {
+    "hold": None,
+    "accept": None,
+    "edge_ttl": 600,
+    "browser_ttl": 0,
+    "stale_if_error": 86_400,
+    "keep_alive": 20,
+    "public": False,
+}
+_TOPIC_DEFAULTS: Mapping[str, Any] = {"throttle": 1.0, "coalesce": True}
+_TOPIC_ONLY = ("routes", "models", "payload")
+_GLOBAL_DEFAULTS: Mapping[str, Any] = {
+    "origin": None,
+    "timeout": 5.0,
+    "flush_timeout": 5.0,
+    "max_pending": 100_000,
+    # Fits nginx's default of 4,096 bytes for all headers of a response, and leaves a quarter.
+    "key_budget": 3_072,
+}
+_GLOBAL_ONLY = ("topics", "grip_url", "cdn")
+
+
+class _Wrong(Exception):  # noqa: N818 - never leaves this file
+    """A value cannot be used. Caught where its path is known."""
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        self.mistake = (problem, hint)
+
+
+class _Reader:
+    """Walks the dict and collects mistakes."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.mistakes: list[Mistake] = []
+
+    def settings(self, found: object) -> Settings | None:
+        if not isinstance(found, Mapping):
+            self.wrong("GRIP_EDGE", f"expected a dict, got {_show(found)}")
+            return None
+        known = (*_GLOBAL_ONLY, *_GLOBAL_DEFAULTS, *_TOPIC_DEFAULTS, *_ROUTE_DEFAULTS)
+        self.names("", found, known)
+        shared = self.values("", found, {**_ROUTE_DEFAULTS, **_TOPIC_DEFAULTS})
+        own = self.values("", found, _GLOBAL_DEFAULTS)
+        topics = self.topics(found.get("topics"), shared)
+        is_held = any(topic.held_routes for topic in topics)
+        return Settings(
+            topics=topics,
+            proxies=self.proxies(found, is_held=is_held),
+            cdns=self.cdns(found.get("cdn")),
+            **own,
+        )
+
+    def topics(self, found: object, defaults: Mapping[str, Any]) -> tuple[TopicSettings, ...]:
+        if not isinstance(found, Mapping) or not found:
+            self.wrong(
+                "topics",
+                f"expected a dict of topics, got {_show(found)}",
+                'for example {"counter-{name}": {"routes": ["/counters/{name}/"]}}',
+            )
+            return ()
+        topics = [self.topic(f"topics[{_show(n)}]", n, t, defaults) for n, t in found.items()]
+        valid = tuple(topic for topic in topics if topic is not None)
+        self.check_names(valid)
+        return valid
+
+    def topic(
+        self, path: str, name: object, found: object, defaults: Mapping[str, Any]
+    ) -> TopicSettings | None:
+        template = self.attempt(path, _template, name)
+        if not isinstance(found, Mapping):
+            self.wrong(path, f"expected a dict, got {_show(found)}")
+            return None
+        self.names(path, found, (*_TOPIC_ONLY, *_TOPIC_DEFAULTS, *_ROUTE_DEFAULTS))
+        values = self.values(path, found, defaults)
+        routes = self.many(
+            f"{path}.routes", found.get("routes", ()), partial(self.route, defaults=values)
+        )
+        models = self.many(f"{path}.models", found.get("models", ()), self.model)
+        if template is None:
+            return None
+        topic = TopicSettings(
+            template,
+            routes,
+            models,
+            throttle=values["throttle"],
+            payload=self.attempt(f"{path}.payload", _payload, found.get("payload")),
+            coalesce=values["coalesce"],
+        )
+        self.check_rendering(path, topic)
+        self.check_params(path, topic)
+        return topic
+
+    def route(self, path: str, found: object, defaults: Mapping[str, Any]) -> Route | None:
+        entry: Mapping[Any, Any] = {"path": found} if isinstance(found, str) else _mapping(found)
+        self.names(path, entry, ("path", *_ROUTE_DEFAULTS))
+        values = self.values(path, entry, {n: defaults[n] for n in _ROUTE_DEFAULTS})
+        pattern = self.attempt(path, _pattern, entry.get("path"))
+        return None if pattern is None else Route(pattern, **values)
+
+    def model(self, path: str, found: object) -> Model | None:
+        if not isinstance(found, Mapping):
+            return Model(_model(found))
+        self.names(path, found, ("model", "on", "when", "params"))
+        model = self.attempt(f"{path}.model", _model, found.get("model"))
+        on = self.attempt(f"{path}.on", _operations, found.get("on", OPERATIONS))
+        when = self.attempt(f"{path}.when", _callable, found.get("when"))
+        params = self.attempt(f"{path}.params", _params, found.get("params", {}))
+        return None if model is None else Model(model, on or frozenset(), when, params or {})
+
+    def check_names(self, topics: Sequence[TopicSettings]) -> None:
+        for one, other in combinations(topics, 2):
+            first, second = one.template.literals[0], other.template.literals[0]
+            if not first.startswith(second) and not second.startswith(first):
+                continue
+            if (name := overlap(one.template, other.template)) is not None:
+                self.wrong(
+                    f"topics[{_show(other.template.text)}]",
+                    f"{name!r} is also a name of topic {one.template.text!r}, "
+                    "so that each would get what is meant for the other",
+                    'rename one, or separate with ":" as in "list:{id}", which no value contains',
+                )
+
+    def check_rendering(self, path: str, topic: TopicSettings) -> None:
+        """What is published is what a route answers, so it must follow from the topic."""
+        if topic.payload is not None:
+            return
+        held: dict[Hold, Route] = {}
+        for route in topic.routes:
+            if route.hold is None:
+                continue
+            if (first := held.setdefault(route.hold, route)) is not route:
+                self.wrong(
+                    f"{path}.routes",
+                    f'{first.pattern.text} and {route.pattern.text} both have hold "{route.hold}", '
+                    "so it is open which of them is published",
+                    "set a payload, or give each a topic of its own",
+                )
+            for name in route.pattern.params:
+                if name not in topic.template.params:
+                    self.wrong(
+                        f"{path}.routes",
+                        f"{route.pattern.text} is held and has the parameter {name!r}, which the "
+                        "topic's name lacks, so its body cannot be rendered for the topic",
+                        f"add {{{name}}} to the topic's name, or set a payload",
+                    )
+
+    def check_params(self, path: str, topic: TopicSettings) -> None:
+        """Every parameter of the name comes from each of its routes."""
+        for route in topic.routes:
+            for name in topic.template.params:
+                if name not in route.pattern.params:
+                    self.wrong(
+                        f"{path}.routes",
+                        f"{route.pattern.text} has no parameter {name!r} to fill the topic's name",
+                        _nearest(name, route.pattern.params)
+                        or f"add <{name}> to the path, or tag the response in the view",
+                    )
+        for position, model in enumerate(topic.models):
+            for name in model.params:
+                if name not in topic.template.params:
+                    self.wrong(
+                        f"{path}.models[{position}].params[{name!r}]",
+                        "the topic's name has no such parameter",
+                        _nearest(name, topic.template.params),
+                    )
+
+    def proxies(self, found: Mapping[Any, Any], *, is_held: bool) -> tuple[Proxy, ...]:
+        if "grip_url" in found:
+            path, urls = "grip_url", found["grip_url"]
+        else:
+            path, urls = "GRIP_URL (environment)", self.environ.get("GRIP_URL")
+            if urls is None and is_held:
+                self.wrong(
+                    "grip_url",
+                    "missing, and a topic has a hold, so nobody would get what is published",
+                    'set it or GRIP_URL, as in "http://localhost:5561"; None publishes nowhere',
+                )
+        if isinstance(urls, str):
+            urls = re.split(r"[\s,]+", urls.strip())
+        proxies = self.many(path, urls if urls is not None else (), _proxy)
+        verify_key = self.environ.get("GRIP_VERIFY_KEY")
+        return tuple(replace(p, verify_key=p.verify_key or verify_key) for p in proxies)
+
+    def cdns(self, found: object) -> tuple[Varnish | Fastly, ...]:
+        entries = found if isinstance(found, list | tuple) else [] if found is None else [found]
+        return self.many("cdn", entries, self.cdn)
+
+    def cdn(self, path: str, found: object) -> Varnish | Fastly | None:
+        kind, options = _cdn(found)
+        if kind == "varnish":
+            return self.varnish(f"{path}[{kind!r}]", options)
+        return self.fastly(f"{path}[{kind!r}]", options)
+
+    def varnish(self, path: str, options: Mapping[Any, Any]) -> Varnish | None:
+        self.names(path, options, ("url", "soft"))
+        url = self.attempt(f"{path}.url", _http_url, options.get("url"))
+        soft = self.attempt(f"{path}.soft", _boolean, options.get("soft", True))
+        return None if url is None or soft is None else Varnish(url, soft)
+
+    def fastly(self, path: str, options: Mapping[Any, Any]) -> Fastly | None:
+        self.names(path, options, ("service_id", "token", "url", "soft"))
+        service_id = self.secret(path, options, "service_id", "FASTLY_SERVICE_ID")
+        token = self.secret(path, options, "token", "FASTLY_API_TOKEN")
+        url = self.attempt(f"{path}.url", _http_url, options.get("url", "https://api.fastly.com"))
+        soft = self.attempt(f"{path}.soft", _boolean, options.get("soft", True))
+        if service_id is None or token is None or url is None or soft is None:
+            return None
+        return Fastly(service_id, token, url, soft)
+
+    def secret(self, path: str, options: Mapping[Any, Any], name: str, variable: str) -> str | None:
+        value = options.get(name) or self.environ.get(variable)
+        if isinstance(value, str) and re.fullmatch(r"[!-~]+", value):
+            return value
+        # What was found is not repeated: it may be most of a secret.
+        problem = "expected printable ASCII without spaces" if value else "missing"
+        self.wrong(f"{path}.{name}", problem, f"set it or {variable} in the environment")
+        return None
+
+    def names(self, path: str, found: Mapping[Any, Any], known: Iterable[str]) -> None:
+        known = tuple(known)
+        for name in found:
+            if name not in known:
+                hint = _nearest(name, known) or f"known are {', '.join(sorted(known))}"
+                self.wrong(f"{path}.{name}".lstrip("."), "unknown setting", hint)
+
+    def values(
+        self, path: str, found: Mapping[Any, Any], defaults: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        return {
+            name: default
+            if name not in found
+            else self.attempt(f"{path}.{name}".lstrip("."), _CHECKS[name], found[name], default)
+            for name, default in defaults.items()
+        }
+
+    def many(self, path: str, found: object, read: Callable[[str, Any], T | None]) -> tuple[T, ...]:
+        """Read each item of a list with `read(path, item)`."""
+        if isinstance(found, str) or not isinstance(found, Iterable):
+            self.wrong(path, f"expected a list, got {_show(found)}")
+            return ()
+        values = [
+            self.attempt(at, partial(read, at), item)
+            for at, item in ((f"{path}[{position}]", item) for position, item in enumerate(found))
+        ]
+        return tuple(value for value in values if value is not None)
+
+    def attempt(
+        self, path: str, read: Callable[[Any], T], found: object, default: T | None = None
+    ) -> T | None:
+        try:
+            return read(found)
+        except _Wrong as wrong:
+            self.wrong(path, *wrong.mistake)
+        except ValueError as error:
+            self.wrong(path, str(error))
+        return default
+
+    def wrong(self, path: str, problem: str, hint: str = "") -> None:
+        self.mistakes.append(Mistake(path, problem, hint))
+
+
+def _show(found: object) -> str:
+    if isinstance(found, str):
+        return f'"{found}"' if len(found) <= 60 else f'"{found[:57]}..."'
+    return type(found).__name__ if isinstance(found, list | dict | tuple) else repr(found)[:60]
+
+
+def _nearest(name: object, known: Iterable[str]) -> str:
+    close = get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return f'did you mean "{close[0]}"?' if close else ""
+
+
+def _expected(what: str, found: object, hint: str = "") -> NoReturn:
+    raise _Wrong(f"expected {what}, got {_show(found)}", hint)
+
+
+def _mapping(found: object) -> Mapping[Any, Any]:
+    return found if isinstance(found, Mapping) else _expected("a path or a dict", found)
+
+
+def _template(found: object) -> TopicTemplate:
+    return TopicTemplate.parse(found) if isinstance(found, str) else _expected("a name", found)
+
+
+def _pattern(found: object) -> Pattern:
+    if not isinstance(found, str):
+        _expected('a path such as "/counters/<name>/"', found)
+    return Pattern.parse(found)
+
+
+def _boolean(found: object) -> bool:
+    return found if isinstance(found, bool) else _expected("True or False", found)
+
+
+def _is_number(found: object) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+
+
+def _whole_seconds(found: object) -> int:
+    if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
+        return found
+    return _expected("whole seconds, 0 or more", found)
+
+
+def _seconds(found: Any) -> float:
+    return (
+        float(found) if _is_number(found) and found >= 0 else _expected("seconds, 0 or more", found)
+    )
+
+
+def _some_seconds(found: Any) -> float:
+    return float(found) if _is_number(found) and found > 0 else _expected("seconds, above 0", found)
+
+
+def _count(found: object) -> int:
+    if isinstance(found, int) and not isinstance(found, bool) and found > 0:
+        return found
+    return _expected("a whole number above 0", found)
+
+
+def _hold(found: object) -> Hold | None:
+    for hold in HOLDS:
+        if found == hold:
+            return hold
+    choices = " or ".join(['"stream"', '"response"', "None"])
+    return None if found is None else _expected(choices, found, _nearest(found, HOLDS))
+
+
+def _media_type(found: object) -> str | None:
+    if found is None or (isinstance(found, str) and re.fullmatch(r"[\w.+-]+/[\w.+-]+", found)):
+        return found
+    return _expected('a media type such as "text/event-stream"', found)
+
+
+def _http_url(found: object) -> str:
+    if isinstance(found, str):
+        split = urlsplit(found)
+        if split.scheme in ("http", "https") and split.hostname and not split.query:
+            return found.rstrip("/")
+    return _expected("a URL such as http://host:port", found)
+
+
+def _proxy(_: str, found: object) -> Proxy:
+    # What was found is not repeated: it contains a key.
+    return parse_grip_url(found) if isinstance(found, str) else _expected("a URL", type(found))
+
+
+def _model(found: object) -> str | type:
+    if isinstance(found, type):
+        return found
+    if isinstance(found, str) and re.fullmatch(r"[\w.]+:[\w.]+", found):
+        return found
+    return _expected('a class or "module:Class"', found)
+
+
+def _callable(found: object) -> Callable[[Any], Any] | str | None:
+    if found is None or callable(found):
+        return found
+    if isinstance(found, str) and re.fullmatch(r"[\w.]+:[\w.]+", found):
+        return found
+    return _expected('a callable or "module:name"', found)
+
+
+_payload = _callable
+
+
+def _operations(found: object) -> frozenset[Operation]:
+    names = [found] if isinstance(found, str) else found
+    if not isinstance(names, Iterable):
+        _expected("a list of operations", found)
+    chosen = list(names)
+    for name in chosen:
+        if name not in OPERATIONS:
+            _expected(" or ".join(f'"{o}"' for o in OPERATIONS), name, _nearest(name, OPERATIONS))
+    return frozenset(chosen)
+
+
+def _params(found: object) -> Mapping[str, str]:
+    if not isinstance(found, Mapping):
+        _expected('a dict such as {"id": "auction_id"}', found)
+    for attribute in found.values():
+        if not isinstance(attribute, str):
+            _expected("an attribute's name", attribute)
+    return dict(found)
+
+
+def _cdn(found: object) -> tuple[str, Mapping[Any, Any]]:
+    """Return the kind and its options from `varnish://host:port` or `{"varnish": {...}}`."""
+    if isinstance(found, Mapping) and len(found) == 1:
+        [(kind, options)] = found.items()
+        if kind in ("varnish", "fastly"):
+            return kind, options if isinstance(options, Mapping) else _expected("a dict", options)
+        raise _Wrong(f"unknown CDN {_show(kind)}", _nearest(kind, ("varnish", "fastly")))
+    if isinstance(found, str):
+        split = urlsplit(found)
+        if split.scheme == "varnish" and split.hostname:
+            return "varnish", {"url": f"http://{split.netloc}{split.path}"}
+        if split.scheme == "fastly":
+            # Not .hostname, which is lower case: a service id is not.
+            return "fastly", {"service_id": split.netloc}
+    return _expected('"varnish://host:port", "fastly://SERVICE_ID" or {"fastly": {...}}', found)
+
+
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "hold": _hold,
+    "accept": _media_type,
+    "edge_ttl": _whole_seconds,
+    "browser_ttl": _whole_seconds,
+    "stale_if_error": _whole_seconds,
+    "keep_alive": _whole_seconds,
+    "public": _boolean,
+    "throttle": _seconds,
+    "coalesce": _boolean,
+    "origin": lambda found: None if found is None else _http_url(found),
+    "timeout": _some_seconds,
+    "flush_timeout": _seconds,
+    "max_pending": _count,
+    "key_budget": _count,
+}

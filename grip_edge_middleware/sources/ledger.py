@@ -1,0 +1,57 @@
+"""What one database connection has changed since its transaction began.
+
+Pure. A stack of frames, one for the transaction and one for each open savepoint: rolling back to a
+savepoint forgets its frames, releasing it gives them to the one below, and only the commit of the
+outermost transaction takes them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Ledger(Generic[T]):
+    """The entries of a transaction that is still open."""
+
+    __slots__ = ("_frames",)
+
+    def __init__(self) -> None:
+        self._frames: list[tuple[str | None, list[T]]] = [(None, [])]
+
+    def add(self, entries: Iterable[T]) -> None:
+        """Note entries in the innermost savepoint."""
+        self._frames[-1][1].extend(entries)
+
+    def savepoint(self, name: str) -> None:
+        """Open a savepoint."""
+        self._frames.append((name, []))
+
+    def rollback_to(self, name: str) -> None:
+        """Forget what came since the savepoint, which stays open."""
+        at = self._find(name)
+        if at is not None:
+            self._frames[at:] = [(name, [])]
+
+    def release(self, name: str) -> None:
+        """Close a savepoint: what came since belongs to what is around it."""
+        at = self._find(name)
+        if at is not None:
+            for _, entries in self._frames[at:]:
+                self._frames[at - 1][1].extend(entries)
+            del self._frames[at:]
+
+    def take(self) -> list[T]:
+        """Return everything and begin anew: the transaction has ended."""
+        taken = [entry for _, entries in self._frames for entry in entries]
+        self._frames = [(None, [])]
+        return taken
+
+    def _find(self, name: str) -> int | None:
+        """Return the innermost savepoint of that name, as SQL does."""
+        for at in range(len(self._frames) - 1, 0, -1):
+            if self._frames[at][0] == name:
+                return at
+        return None

@@ -1,0 +1,220 @@
+"""SQLAlchemy saves, from any Session or AsyncSession, once they are committed.
+
+What changed is read from each flush. Whether it lasts is known only to the connection: a Session's
+`after_commit` also fires when a savepoint is released and while an outer transaction goes on. So a
+ledger on the connection follows the dialect's own commit, rollback and savepoint calls.
+
+These methods are part of SQLAlchemy's dialect interface and are wrapped on the engine's instance;
+listeners on the connection would slow down every statement.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+from sqlalchemy import event, inspect
+from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.orm import Mapper, Session, SessionTransaction, UOWTransaction
+from sqlalchemy.orm.attributes import get_history
+from sqlalchemy.orm.base import PassiveFlag
+
+from grip_edge_middleware.changes import Change, Watches
+from grip_edge_middleware.errors import Mistake, SettingsError
+from grip_edge_middleware.sources import Sink
+from grip_edge_middleware.sources.ledger import Ledger
+from grip_edge_middleware.types import Operation
+
+logger = logging.getLogger(__name__)
+
+_LEDGER = "grip_edge_ledger"
+_WRAPPED = "_grip_edge_wrapped"
+
+# Whom to tell of what. The ledger is shared by all edges of a process.
+_Entry = tuple[Sink, Change]
+
+
+class SQLAlchemySource:
+    """Hands the changes that the saves of watched models make to `sink`, after their commit.
+
+    SettingsError if a watched class lacks an attribute that its topic's name needs.
+    """
+
+    def __init__(self, watches: Watches, sink: Sink) -> None:
+        self._watches = watches
+        self._sink = sink
+        self._prepared: set[type] = set()
+        self._is_checked = False
+        for kind in watches.classes():
+            mapper: Mapper[Any] | None = inspect(kind, raiseerr=False)
+            if mapper is not None:
+                self._prepare(mapper)
+        event.listen(Mapper, "mapper_configured", self._mapper_configured)
+        event.listen(Session, "after_begin", _after_begin)
+        event.listen(Session, "after_flush", self._after_flush)
+
+    def disconnect(self) -> None:
+        """Stop listening. Engines stay wrapped, which costs nothing without entries."""
+        event.remove(Mapper, "mapper_configured", self._mapper_configured)
+        event.remove(Session, "after_flush", self._after_flush)
+
+    def _mapper_configured(self, mapper: Mapper[Any], _: type) -> None:
+        try:
+            self._prepare(mapper)
+        except SettingsError as error:
+            # A class that was named by its path and is mapped only now.
+            logger.error("saves are not seen: %s", error)
+
+    def _prepare(self, mapper: Mapper[Any]) -> None:
+        """Check a watched class, and have it keep the old values of what fills topics' names."""
+        kind = mapper.class_
+        watches = self._watches.find(kind)
+        if kind in self._prepared or not watches:
+            return
+        self._prepared.add(kind)
+        names = dict.fromkeys(name for watch in watches for name in watch.attributes)
+        _check_attributes(kind, names)
+        for name in names:
+            if name in mapper.column_attrs:
+                # Else the value that an unloaded attribute had would not be known.
+                event.listen(getattr(kind, name), "set", _ignore, active_history=True)
+
+    def _after_flush(self, session: Session, context: UOWTransaction) -> None:
+        """Note what the flush changed. `context` also knows the orphans, `session.deleted` not."""
+        try:
+            self._warn_of_unknown_models()
+            for mapper, changes in self._changes(session, context):
+                connection = session.connection(bind_arguments={"mapper": mapper})
+                _ledger(connection).add((self._sink, change) for change in changes)
+        except Exception:
+            logger.exception("a save was not understood, so its topics are not published")
+
+    def _changes(
+        self, session: Session, context: UOWTransaction
+    ) -> Iterator[tuple[Mapper[Any], list[Change]]]:
+        for state, (is_delete, is_listed_only) in list(context.states.items()):
+            instance = state.obj()
+            if is_listed_only or instance is None or not self._watches.find(type(instance)):
+                continue
+            operation: Operation = "update"
+            if is_delete:
+                operation = "delete"
+            elif state.key is None:
+                operation = "insert"
+            elif not session.is_modified(instance):
+                continue
+            before = self._old_values(instance)
+            yield state.mapper, self._watches.changes(operation, instance, before)
+
+    def _old_values(self, instance: object) -> dict[str, object]:
+        old = {}
+        for watch in self._watches.find(type(instance)):
+            for name in watch.attributes:
+                if name in inspect(type(instance)).column_attrs:
+                    history = get_history(instance, name, PassiveFlag.PASSIVE_NO_INITIALIZE)
+                    if history.deleted:
+                        old[name] = history.deleted[0]
+        return old
+
+    def _warn_of_unknown_models(self) -> None:
+        """Once, at the first flush: by then the app's modules are imported."""
+        if not self._is_checked:
+            self._is_checked = True
+            for path in self._watches.unknown():
+                logger.error(
+                    'models: nothing that is imported is named "%s", so its saves are not seen; '
+                    'in a script that is run directly, it is "__main__:..."',
+                    path,
+                )
+
+
+def _check_attributes(kind: type, names: Iterator[str] | dict[str, None]) -> None:
+    mistakes = [
+        Mistake(
+            "models",
+            f"{kind.__qualname__} has no attribute {name!r} to fill the topic's name",
+            'map it: {"model": ..., "params": {"' + name + '": "its attribute"}}',
+        )
+        for name in names
+        if not hasattr(kind, name)
+    ]
+    if mistakes:
+        raise SettingsError(mistakes)
+
+
+def _ignore(instance: object, value: object, old: object, initiator: object) -> None:
+    """Listen only so that the old value is loaded."""
+
+
+def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    _follow(connection.dialect)
+
+
+def _ledger(connection: Connection) -> Ledger[_Entry]:
+    ledger: Ledger[_Entry] = connection.info.setdefault(_LEDGER, Ledger())
+    return ledger
+
+
+def _follow(dialect: Dialect) -> None:
+    """Have the dialect's transaction calls keep the ledgers of its connections."""
+    if getattr(dialect, _WRAPPED, False):
+        return
+    setattr(dialect, _WRAPPED, True)
+    # A COMMIT that fails may have been made all the same, so it counts as made: a purge too many
+    # is harmless, one too few is not.
+    _wrap(dialect, "do_commit", _submit, on_error=_submit)
+    _wrap(dialect, "do_commit_twophase", _submit, on_error=_submit)
+    _wrap(dialect, "do_rollback", _forget, on_error=_forget)
+    _wrap(dialect, "do_rollback_twophase", _forget, on_error=_forget)
+    _wrap(dialect, "do_savepoint", lambda c, name: _ledger(c).savepoint(name))
+    _wrap(dialect, "do_rollback_to_savepoint", lambda c, name: _ledger(c).rollback_to(name))
+    _wrap(dialect, "do_release_savepoint", lambda c, name: _ledger(c).release(name))
+
+
+def _wrap(
+    dialect: Dialect,
+    name: str,
+    then: Callable[..., None],
+    *,
+    on_error: Callable[..., None] | None = None,
+) -> None:
+    original = getattr(dialect, name)
+
+    @wraps(original)
+    def wrapped(connection: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            result = original(connection, *args, **kwargs)
+        except BaseException:
+            if on_error is not None:
+                _safely(on_error, connection, *args)
+            raise
+        _safely(then, connection, *args)
+        return result
+
+    setattr(dialect, name, wrapped)
+
+
+def _safely(then: Callable[..., None], connection: Any, *args: Any) -> None:
+    try:
+        then(connection, *args)
+    except Exception:
+        logger.exception("a transaction could not be followed; its changes may not be published")
+
+
+def _submit(connection: Any, *_: Any) -> None:
+    by_sink: dict[Sink, list[Change]] = {}
+    for sink, change in _take(connection):
+        by_sink.setdefault(sink, []).append(change)
+    for sink, changes in by_sink.items():
+        sink(changes)
+
+
+def _forget(connection: Any, *_: Any) -> None:
+    _take(connection)
+
+
+def _take(connection: Any) -> list[_Entry]:
+    ledger: Ledger[_Entry] | None = connection.info.get(_LEDGER)
+    return [] if ledger is None else ledger.take()

@@ -1,0 +1,64 @@
+"""What is pending, which windows are open and which versions were given out.
+
+Each method of a store is one atomic step, so that several threads (and with a shared store several
+processes) can use it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from grip_edge_middleware.changes import Change
+from grip_edge_middleware.http import Response
+from grip_edge_middleware.settings import TopicSettings
+from grip_edge_middleware.topics import Topic
+from grip_edge_middleware.types import Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One message to come: its version, and what it says unless the topic's routes say it."""
+
+    version: str
+    message: Mapping[Hold, Response] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One topic that is the claimer's to send, until it is released or postponed.
+
+    `missing` names the targets that have not acknowledged it yet; None stands for all of them.
+    """
+
+    topic: Topic
+    settings: TopicSettings
+    publications: tuple[Publication, ...]
+    missing: frozenset[str] | None = None
+    failures: int = 0
+
+
+class Store(Protocol):
+    """Keeps what was submitted until it is released. Times are monotonic seconds."""
+
+    def add(self, changes: Sequence[Change], now: float) -> int:
+        """Merge changes into what is pending; return how many were refused for lack of room."""
+
+    def claim(self, now: float, *, limit: int, everything: bool = False) -> list[Claim]:
+        """Take what is due (or all of it), at most `limit` topics, none of which is claimed."""
+
+    def release(self, claims: Iterable[Claim]) -> None:
+        """Forget what was delivered."""
+
+    def postpone(self, claim: Claim, due: float) -> None:
+        """Put a claim back, to be due again; a newer change of its topic prevails."""
+
+    def next_due(self) -> float | None:
+        """Return when something is due that is not claimed; None if nothing is pending."""
+
+    def pending(self) -> int:
+        """Return how many topics are pending or claimed."""
+
+    def after_fork(self) -> None:
+        """Start anew in a child: what is pending in this process is the parent's to send."""

@@ -1,0 +1,150 @@
+"""The default store: the memory of this process."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+
+from grip_edge_middleware.changes import Change
+from grip_edge_middleware.stores import Claim, Publication
+from grip_edge_middleware.throttle import due_at
+
+# Deltas of one topic that wait while a target is down ("coalesce": False).
+MAX_PUBLICATIONS = 1_000
+
+
+@dataclass(slots=True)
+class _Pending:
+    claim: Claim
+    due: float
+    is_queued: bool
+
+
+class MemoryStore:
+    """Pending topics in a dict and their due times in a heap.
+
+    At most `max_pending` topics; more are refused, and counted by the caller. `wall_clock` gives
+    Unix seconds: versions are taken from it, so that they grow across restarts too.
+    """
+
+    def __init__(
+        self, *, max_pending: int = 100_000, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self._max_pending = max_pending
+        self._wall_clock = wall_clock
+        self._last_version = 0
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget what is pending, which the parent sends."""
+        self._lock = Lock()
+        self._pending: dict[str, _Pending] = {}
+        self._claimed: set[str] = set()
+        # Names by due time, but for the claimed. An entry is void when its topic's time is another.
+        self._heap: list[tuple[float, str]] = []
+        self._window_ends: dict[str, float] = {}
+        self._sweep_windows_at = 1_024
+
+    def add(self, changes: Sequence[Change], now: float) -> int:
+        """Merge changes into what is pending; return how many were refused."""
+        with self._lock:
+            return sum(not self._add(change, now) for change in changes)
+
+    def claim(self, now: float, *, limit: int, everything: bool = False) -> list[Claim]:
+        """Take what is due, the longest due first."""
+        with self._lock:
+            claims: list[Claim] = []
+            while len(claims) < limit and (due := self._first_due()) is not None:
+                if due > now and not everything:
+                    break
+                claims.append(self._take(heapq.heappop(self._heap)[1], now))
+            return claims
+
+    def release(self, claims: Iterable[Claim]) -> None:
+        """Forget what was delivered; what came in meanwhile can be claimed now."""
+        with self._lock:
+            for claim in claims:
+                name = claim.topic.name
+                self._claimed.discard(name)
+                if (newer := self._pending.get(name)) is not None:
+                    self._schedule(newer.claim, newer.due)
+
+    def postpone(self, claim: Claim, due: float) -> None:
+        """Put a claim back, before what came after it."""
+        with self._lock:
+            name = claim.topic.name
+            self._claimed.discard(name)
+            if (newer := self._pending.get(name)) is not None:
+                claim, due = _merge(claim, newer.claim), newer.due
+            self._schedule(claim, due)
+
+    def next_due(self) -> float | None:
+        """Return the earliest due time of what is not claimed."""
+        with self._lock:
+            return self._first_due()
+
+    def pending(self) -> int:
+        """Return how many topics are pending or claimed."""
+        with self._lock:
+            return len(self._pending.keys() | self._claimed)
+
+    def _add(self, change: Change, now: float) -> bool:
+        name = change.topic.name
+        due = due_at(now, self._window_ends.get(name))
+        publication = Publication(self._next_version(), change.message)
+        claim = Claim(change.topic, change.settings, (publication,))
+        known = self._pending.get(name)
+        if known is not None:
+            if len(known.claim.publications) >= MAX_PUBLICATIONS:
+                return False
+            claim, due = _merge(known.claim, claim), min(known.due, due)
+        elif len(self._pending) >= self._max_pending:
+            return False
+        self._schedule(claim, due)
+        return True
+
+    def _next_version(self) -> str:
+        self._last_version = max(self._last_version + 1, int(self._wall_clock() * 1000))
+        return str(self._last_version)
+
+    def _schedule(self, claim: Claim, due: float) -> None:
+        name = claim.topic.name
+        known = self._pending.get(name)
+        self._pending[name] = _Pending(claim, due, is_queued=name not in self._claimed)
+        is_listed = known is not None and known.is_queued and known.due == due
+        # One in flight per topic: what is claimed comes back to the heap when it is released.
+        if name not in self._claimed and not is_listed:
+            heapq.heappush(self._heap, (due, name))
+
+    def _take(self, name: str, now: float) -> Claim:
+        claim = self._pending.pop(name).claim
+        self._claimed.add(name)
+        self._window_ends[name] = now + claim.settings.throttle
+        if len(self._window_ends) > self._sweep_windows_at:
+            self._sweep_windows(now)
+        return claim
+
+    def _sweep_windows(self, now: float) -> None:
+        """Drop windows that have ended; amortised, since the next sweep waits for twice as many."""
+        self._window_ends = {name: end for name, end in self._window_ends.items() if end > now}
+        self._sweep_windows_at = max(1_024, 2 * len(self._window_ends))
+
+    def _first_due(self) -> float | None:
+        while self._heap:
+            due, name = self._heap[0]
+            pending = self._pending.get(name)
+            if pending is not None and pending.is_queued and pending.due == due:
+                return due
+            heapq.heappop(self._heap)
+        return None
+
+
+def _merge(older: Claim, newer: Claim) -> Claim:
+    """Return one claim for both: the newer change is yet to reach every target."""
+    publications = newer.publications
+    if not newer.settings.coalesce:
+        publications = older.publications + publications
+    return replace(newer, publications=publications, missing=None)
