@@ -33,6 +33,9 @@ sub vcl_recv {
         call trust_the_grip_proxy_only;
         call normalise_accept;
     }
+    if (req.url == "/.grip-edge/probe") {
+        return (synth(299, "OK"));
+    }
     call choose_grace;
     if (req.http.Upgrade ~ "(?i)^websocket$") {
         return (pipe);
@@ -265,7 +268,24 @@ sub hide_grip {
     unset resp.http.Grip-Expose-Headers;
 }
 
+# A stream that works without the app: for start scripts and health checks of Pushpin and this cache.
+sub hold_probe {
+    set resp.status = 200;
+    set resp.http.Content-Type = "text/plain";
+    set resp.http.Cache-Control = "no-store";
+    if (req.http.Grip-Sig) {
+        set resp.http.Grip-Hold = "stream";
+        set resp.http.Grip-Channel = "grip-edge-probe";
+    }
+    set resp.body = {"held
+"};
+    return (deliver);
+}
+
 sub vcl_synth {
+    if (resp.status == 299) {
+        call hold_probe;
+    }
     if (req.method == "PURGEKEYS") {
         if (req.http.X-Edge-Purged && resp.status == 200) {
             # (key, object) pairs. That the header is there tells the caller that this cache answered, not the app.

@@ -87,7 +87,7 @@ GRIP_EDGE: dict[str, Any] = {
 
 @pages.get("/")
 def index() -> str:
-    edge.tag("pages")  # a key of our own: what to purge after a deployment that changed a template
+    edge.tag("pages")  # one more key: what to purge at the CDN when a template has changed
     return render_template("counters.html", **list_counters())
 
 

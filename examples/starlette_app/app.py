@@ -36,13 +36,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 
 from grip_edge_middleware import GripEdge, GripEdgeMiddleware
 
-HERE = Path(__file__).parent
 DATABASE = f"sqlite+aiosqlite:///{Path(tempfile.gettempdir(), 'grip-edge-auctions.db')}"
 LOTS = {
     "Ship's chronometer, 1923": 1200,
@@ -53,7 +51,7 @@ LOTS = {
 
 engine = create_async_engine(os.environ.get("DATABASE_URL", DATABASE))
 sessions = async_sessionmaker(engine, expire_on_commit=False)
-templates = Jinja2Templates(HERE / "templates")
+templates = Jinja2Templates(Path(__file__).parent / "templates")
 templates.env.filters["clock"] = lambda unix: time.strftime("%H:%M:%S", time.gmtime(unix))
 
 
@@ -112,7 +110,7 @@ edge = GripEdge(settings=GRIP_EDGE)
 
 
 async def index(request: Request) -> Response:
-    edge.tag("pages")  # a key of our own: what to purge after a deployment that changed a template
+    edge.tag("pages")  # one more key: what to purge at the CDN when a template has changed
     return templates.TemplateResponse(request, "auctions.html", await list_auctions())
 
 
@@ -235,7 +233,6 @@ app = Starlette(
         Route("/auctions/{id:int}/events", auction_events),
         Route("/auctions/{id:int}/bids/events", bids_events),
         Route("/auctions/{id:int}/bids", bid, methods=["POST"]),
-        Mount("/static", StaticFiles(directory=HERE / "static")),
     ],
     middleware=[Middleware(GripEdgeMiddleware, edge=edge)],
     lifespan=lifespan,

@@ -13,11 +13,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import event, inspect
 from sqlalchemy.engine import Connection, Dialect
-from sqlalchemy.orm import Mapper, Session, SessionTransaction, UOWTransaction
+from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, UOWTransaction
 from sqlalchemy.orm.attributes import get_history
 from sqlalchemy.orm.base import PassiveFlag
 
@@ -98,15 +98,10 @@ class SQLAlchemySource:
             instance = state.obj()
             if is_listed_only or instance is None or not self._watches.find(type(instance)):
                 continue
-            operation: Operation = "update"
-            if is_delete:
-                operation = "delete"
-            elif state.key is None:
-                operation = "insert"
-            elif not session.is_modified(instance):
-                continue
-            before = self._old_values(instance)
-            yield state.mapper, self._watches.changes(operation, instance, before)
+            operation = _operation(session, state, is_delete=is_delete)
+            if operation is not None:
+                before = self._old_values(instance)
+                yield state.mapper, self._watches.changes(operation, instance, before)
 
     def _old_values(self, instance: object) -> dict[str, object]:
         old = {}
@@ -128,6 +123,18 @@ class SQLAlchemySource:
                     'in a script that is run directly, it is "__main__:..."',
                     path,
                 )
+
+
+def _operation(session: Session, state: InstanceState[Any], *, is_delete: bool) -> Operation | None:
+    """Return what a flush did to an object, None for a save that changed nothing."""
+    if is_delete:
+        return "delete"
+    if state.key is None:
+        return "insert"
+    # A value that is an SQL expression leaves no history: the flush expires the attribute.
+    if session.is_modified(cast(object, state.obj())) or state.expired_attributes:
+        return "update"
+    return None
 
 
 def _check_attributes(kind: type, names: Iterator[str] | dict[str, None]) -> None:

@@ -79,5 +79,8 @@ class ThreadingServer(ThreadingMixIn, WSGIServer):
 
 
 class QuietHandler(WSGIRequestHandler):
+    # Else the second of two small writes waits 40 ms for the acknowledgement of the first.
+    disable_nagle_algorithm = True
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass

@@ -138,13 +138,16 @@ class TestHolding:
         page = origin.page(path, held(key))
 
         async def scenario() -> None:
-            clients = [StreamClient(edge.url + path) for _ in range(2)]
-            await clients[0].connect()
-            async with connected(clients[1:]):
+            async with (
+                StreamClient(edge.url + path) as first,
+                StreamClient(edge.url + path) as second,
+            ):
+                clients = [first, second]
+                for client in clients:
+                    await client.event(lambda data: data == "1")
                 publish(edge.control_url, key, **{"http-stream": {"content": "data: new\n\n"}})
                 for client in clients:
                     await client.event(lambda data: data == "new")
-            await clients[0].close()
 
             assert [[event.data for event in client.events] for client in clients] == [
                 ["1", "new"],
@@ -211,6 +214,8 @@ class TestHolding:
 
         async def scenario() -> None:
             async with connected(StreamClient(edge.url + path) for _ in range(200)) as clients:
+                for client in clients:
+                    await client.event(lambda data: data == "1")
                 publish(edge.control_url, key, **{"http-stream": {"content": "data: new\n\n"}})
                 for client in clients:
                     await client.event(lambda data: data == "new")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,3 +76,5 @@ def test_nothing_survives_the_launcher(edge: Edge, number: signal.Signals) -> No
         os.kill(process.pid, number)
 
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in descendants), 10)
+    # What was killed could not tidy up.
+    shutil.rmtree(f"/tmp/edge-{process.pid}-{ports[1]}", ignore_errors=True)

@@ -25,8 +25,12 @@ const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 
 /* ---- Streams ---- */
 
+const sources = new Map();
+
 function follow(root) {
   const source = new EventSource(root.dataset.stream);
+  sources.get(root)?.close();
+  sources.set(root, source);
   let opened = Date.now();
   let events = 0;
   source.onopen = () => {
@@ -46,6 +50,10 @@ function follow(root) {
     // The browser reconnects by itself after a lost connection, but gives up on an error status.
     if (source.readyState === EventSource.CLOSED) setTimeout(follow, RETRY_MS, root);
   };
+}
+
+function followAll() {
+  document.querySelectorAll("[data-stream]").forEach((root) => follow(root));
 }
 
 function originOf(data, earlier, opened) {
@@ -203,7 +211,11 @@ function showError(form, text) {
 }
 
 document.documentElement.classList.add("js");
-document.querySelectorAll("[data-stream]").forEach(follow);
+followAll();
+// A page that is left may live on in the browser's back/forward cache, and would keep its
+// connections there: over HTTP/1.1 a browser has six for all pages of a host.
+addEventListener("pagehide", () => sources.forEach((source) => source.close()));
+addEventListener("pageshow", (event) => event.persisted && followAll());
 document.addEventListener("submit", (event) => {
   if (!event.target.matches("form[data-post]")) return;
   event.preventDefault();

@@ -1,0 +1,35 @@
+# make demo      the Flask example behind Pushpin and Varnish (APP=starlette for the other)
+# make test      linters, types and every test, live ones included
+# make clean     remove what these made
+#
+# Each sets up what it needs: a virtual environment, and the Debian packages where it may install them.
+
+PYTHON ?= python3
+APP ?= flask
+BIN := .venv/bin
+
+.PHONY: demo test lint clean system
+
+demo: .venv/.ready system
+	@$(BIN)/python examples/demo.py $(APP)
+
+test: lint system
+	$(BIN)/python -m pytest
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+system:
+	@sh tools/install-system-packages.sh
+
+.venv/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,0 +1,310 @@
+"""The far side of the wire, recorded: a CDN and a GRIP proxy as a real server, and in memory.
+
+Both acknowledge everything unless they are told otherwise: purges with `Grip-Edge-Purged`, as our
+VCL does, Fastly's with JSON, and publishes with 200.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+from grip_edge_middleware.errors import DeliveryError
+from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.transport import MAX_ANSWER_BYTES
+
+# Long enough for any machine; nothing waits this long unless it fails.
+DEADLINE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One request as it arrived. Header names are lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    at: float
+
+    @property
+    def is_purge(self) -> bool:
+        return self.method == "PURGEKEYS" or "/service/" in self.path
+
+    @property
+    def is_publish(self) -> bool:
+        return self.method == "POST" and self.path.endswith("/publish/")
+
+    @property
+    def keys(self) -> list[str]:
+        """What a purge names."""
+        if self.method == "PURGEKEYS":
+            return self.headers["xkey-purge"].split()
+        return list(json.loads(self.body)["surrogate_keys"])
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """What a publish carries."""
+        return list(json.loads(self.body)["items"])
+
+    @property
+    def channels(self) -> list[str]:
+        return [item["channel"] for item in self.items]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server does with a request."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    hangs: bool = False
+    """Says nothing until the server's `release` is set, then answers."""
+    closes: bool = False
+    """Closes the connection without an answer."""
+    raw: bytes = b""
+    """Sent instead of an HTTP answer."""
+    drips: bytes = b""
+    """Sent again and again after `raw`, until the client goes or `release` is set."""
+
+
+def acknowledge(request: Recorded) -> Answer:
+    if request.method == "PURGEKEYS":
+        return Answer(200, {"Grip-Edge-Purged": "1"})
+    if request.is_purge:
+        return Answer(200, {}, json.dumps(dict.fromkeys(request.keys, "1-2-3")).encode())
+    return Answer(200)
+
+
+class RecordingServer:
+    """A threaded HTTP server on a free port.
+
+        with RecordingServer() as server:
+            server.respond = lambda request: Answer(503)
+            ...
+            server.wait_for(lambda seen: len(seen) == 2)
+    """
+
+    def __init__(self) -> None:
+        self.respond: Callable[[Recorded], Answer] = acknowledge
+        self.release = threading.Event()
+        self._arrived = threading.Condition()
+        self._requests: list[Recorded] = []
+        self._connections: list[socket.socket] = []
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self.port: int = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.release.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def requests(self) -> list[Recorded]:
+        with self._arrived:
+            return list(self._requests)
+
+    @property
+    def purges(self) -> list[Recorded]:
+        return [request for request in self.requests if request.is_purge]
+
+    @property
+    def publishes(self) -> list[Recorded]:
+        return [request for request in self.requests if request.is_publish]
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """All items that were published, in order of arrival."""
+        return [item for request in self.publishes for item in request.items]
+
+    @property
+    def channels(self) -> list[str]:
+        return [item["channel"] for item in self.items]
+
+    @property
+    def connection_count(self) -> int:
+        return len(self._connections)
+
+    def wait_for(
+        self, is_there: Callable[[list[Recorded]], bool], *, within_s: float = DEADLINE_S
+    ) -> list[Recorded]:
+        """Wait until what has arrived satisfies a condition."""
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: is_there(self._requests), within_s):
+                seen = "\n".join(f"{r.method} {r.path} {r.body[:300]!r}" for r in self._requests)
+                raise AssertionError(f"not within {within_s} s; these arrived:\n{seen}")
+            return list(self._requests)
+
+    def wait_for_channels(self, *channels: str) -> None:
+        """Wait until each of these channels was published to."""
+        self.wait_for(
+            lambda seen: {c for r in seen if r.is_publish for c in r.channels} >= set(channels)
+        )
+
+    def record(self, request: Recorded) -> None:
+        with self._arrived:
+            self._requests.append(request)
+            self._arrived.notify_all()
+
+    def note_connection(self, connection: socket.socket) -> None:
+        self._connections.append(connection)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is no error of the server."""
+
+
+def _handler(server: RecordingServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def setup(self) -> None:
+            super().setup()
+            server.note_connection(self.connection)
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            request = Recorded(self.command, self.path, headers, body, time.monotonic())
+            # Decided before it is seen, so that a test can change its mind for the next.
+            answer = server.respond(request)
+            server.record(request)
+            if answer.hangs:
+                server.release.wait(DEADLINE_S)
+            if answer.closes:
+                self.close_connection = True
+            elif answer.raw or answer.drips:
+                self._send_raw(answer)
+            else:
+                self._send(answer)
+
+        do_GET = do_POST = do_PURGEKEYS = answer
+
+        def _send_raw(self, answer: Answer) -> None:
+            self.close_connection = True
+            self.wfile.write(answer.raw)
+            while answer.drips and not server.release.wait(0.02):
+                self.wfile.write(answer.drips)
+
+        def _send(self, answer: Answer) -> None:
+            self.send_response_only(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Silent."""
+
+    return Handler
+
+
+Outcome = Response | DeliveryError
+
+
+class RecordingTransport:
+    """A Transport in memory. `script` says what a target answers, in order, and then forever.
+
+        transport.script("varnish", Response(503), DeliveryError("varnish", "down"))
+
+    The last outcome is not repeated unless `forever`: then the target is well again.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.is_closed = False
+        self._scripts: dict[str, deque[Outcome]] = {}
+        self._forever: dict[str, Outcome] = {}
+
+    def script(self, url: str, *outcomes: Outcome) -> None:
+        """Say what URLs that contain `url` answer next."""
+        self._scripts.setdefault(url, deque()).extend(outcomes)
+
+    def always(self, url: str, outcome: Outcome | None) -> None:
+        """Say what URLs that contain `url` answer from now on; None for what is usual."""
+        if outcome is None:
+            self._forever.pop(url, None)
+        else:
+            self._forever[url] = outcome
+
+    def send(self, request: Request, *, max_bytes: int = MAX_ANSWER_BYTES) -> Response:
+        self.requests.append(request)
+        outcome = self._outcome(request)
+        if isinstance(outcome, DeliveryError):
+            raise outcome
+        return outcome
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def _outcome(self, request: Request) -> Outcome:
+        for url, script in self._scripts.items():
+            if url in request.url and script:
+                return script.popleft()
+        for url, outcome in self._forever.items():
+            if url in request.url:
+                return outcome
+        answer = acknowledge(recorded(request))
+        return Response(
+            answer.status, {n.lower(): v for n, v in answer.headers.items()}, answer.body
+        )
+
+    def to(self, url: str) -> list[Request]:
+        """Return what went to URLs that contain `url`."""
+        return [request for request in self.requests if url in request.url]
+
+    @property
+    def log(self) -> list[tuple[str, tuple[str, ...]]]:
+        """What happened on the wire: ("purge" or "publish", keys or channels)."""
+        return [_entry(recorded(request)) for request in self.requests]
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        seen = map(recorded, self.requests)
+        return [item for request in seen if request.is_publish for item in request.items]
+
+
+def recorded(request: Request) -> Recorded:
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return Recorded(request.method, request.url, headers, request.body, 0.0)
+
+
+def _entry(request: Recorded) -> tuple[str, tuple[str, ...]]:
+    if request.is_purge:
+        return "purge", tuple(request.keys)
+    return "publish", tuple(request.channels)
+
+
+def bodies(items: Sequence[Mapping[str, Any]], channel: str) -> list[str]:
+    """Return the texts published to streams of a channel, in order."""
+    streams = (item["formats"]["http-stream"] for item in items if item["channel"] == channel)
+    return [stream.get("content", "") for stream in streams]

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Install what the demo and the live tests run and Debian has: Pushpin, Varnish with xkey, Chromium.
+# Where it may not, it says what is missing; the live tests then fail in CI, and are skipped elsewhere.
+set -eu
+
+missing=""
+command -v pushpin >/dev/null || missing="$missing pushpin"
+[ -x /usr/sbin/varnishd ] || command -v varnishd >/dev/null || missing="$missing varnish"
+ls /usr/lib/*/varnish/vmods/libvmod_xkey.so >/dev/null 2>&1 || missing="$missing varnish-modules"
+command -v chromium >/dev/null || missing="$missing chromium"
+command -v chromedriver >/dev/null || missing="$missing chromium-driver"
+
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
+    echo "missing:$missing (on Debian: sudo apt-get install$missing)" >&2
+    exit 0
+fi
+
+echo "installing:$missing"
+apt-get -qq update
+# RUNLEVEL=1 keeps Debian from starting them as services: the demo and the tests start their own.
+# shellcheck disable=SC2086
+RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq install --yes --no-install-recommends $missing >/dev/null
