@@ -17,8 +17,18 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from grip_edge_middleware.changes import Change, Data, encode
+from grip_edge_middleware.delivery import Delivery
+from grip_edge_middleware.dispatcher import Dispatcher
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.metrics import Counts
+from grip_edge_middleware.publisher import Publisher
+from grip_edge_middleware.purgers import Purger
+from grip_edge_middleware.purgers.fastly import FastlyPurger
+from grip_edge_middleware.purgers.varnish import VarnishPurger
+from grip_edge_middleware.settings import Fastly, Settings, Varnish
+from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.transport import MAX_ANSWER_BYTES
 
 # Long enough for any machine; nothing waits this long unless it fails.
@@ -308,3 +318,95 @@ def bodies(items: Sequence[Mapping[str, Any]], channel: str) -> list[str]:
     """Return the texts published to streams of a channel, in order."""
     streams = (item["formats"]["http-stream"] for item in items if item["channel"] == channel)
     return [stream.get("content", "") for stream in streams]
+
+
+class Clock:
+    """Monotonic time that only the test moves. Versions take their Unix time from it too."""
+
+    def __init__(self, now: float = 1_000.0) -> None:
+        self.now = now
+        self.pauses: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return 1_790_000_000.0 + self.now
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+class StubRenderer:
+    """Answers each path with what the test put there, else with the path itself."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Response | Exception] = {}
+        self.rendered: list[tuple[str, str | None]] = []
+
+    def render(self, path: str, accept: str | None) -> Response:
+        self.rendered.append((path, accept))
+        answer = self.answers.get(path, Response(200, {}, path.encode()))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Simulation:
+    """Store, delivery and dispatcher of a settings dict, on a simulated clock, without a thread.
+
+    `turn()` delivers what is due now; `run_until_idle()` moves the clock from turn to turn.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = Settings.parse({"grip_url": "http://pushpin:5561", **settings}, {})
+        self.clock = Clock()
+        self.transport = RecordingTransport()
+        self.renderer = StubRenderer()
+        self.metrics = Counts()
+        self.store = MemoryStore(
+            max_pending=self.settings.max_pending, wall_clock=self.clock.wall
+        )
+        self.delivery = Delivery(
+            transport=self.transport,
+            purgers=[_purger(cdn) for cdn in self.settings.cdns],
+            publishers=[Publisher(proxy) for proxy in self.settings.proxies],
+            renderer=self.renderer,
+            metrics=self.metrics,
+            clock=self.clock,
+            wall_clock=self.clock.wall,
+            pause=self.clock.pause,
+        )
+        self.dispatcher = Dispatcher(
+            store=self.store, delivery=self.delivery, metrics=self.metrics, clock=self.clock
+        )
+
+    def change(self, template: str, data: Data | None = None, **params: object) -> Change:
+        topic = next(t for t in self.settings.topics if t.template.text == template)
+        message = None if data is None else encode(data)
+        return Change(topic.template.fill(params), topic, message)
+
+    def add(self, template: str, data: Data | None = None, **params: object) -> None:
+        """Submit a change, without waking a thread."""
+        self.store.add([self.change(template, data, **params)], self.clock.now)
+
+    def turn(self) -> float | None:
+        return self.dispatcher.turn(self.clock.now)
+
+    def run_until_idle(self, *, at_most: int = 10_000) -> list[float]:
+        """Take turns at the times that the dispatcher asks for; return these times."""
+        times = []
+        for _ in range(at_most):
+            times.append(self.clock.now)
+            due = self.turn()
+            if due is None:
+                return times
+            self.clock.now = max(self.clock.now, due)
+        raise AssertionError(f"not idle after {at_most} turns; the last were {times[-5:]}")
+
+
+def _purger(cdn: Varnish | Fastly) -> Purger:
+    if isinstance(cdn, Varnish):
+        return VarnishPurger(cdn.url, soft=cdn.soft)
+    return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft)

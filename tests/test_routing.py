@@ -83,9 +83,7 @@ def test_a_pattern_reads_a_path(pattern: str, path: str, params: dict[str, str] 
 
 
 @pytest.mark.parametrize(("pattern", "path", "params"), PATHS)
-def test_the_matcher_reads_it_alike(
-    pattern: str, path: str, params: dict[str, str] | None
-) -> None:
+def test_the_matcher_reads_it_alike(pattern: str, path: str, params: dict[str, str] | None) -> None:
     matcher = Matcher([(Pattern.parse(pattern), "it")])
 
     assert matcher.match(path) == ([] if params is None else [("it", params)])

@@ -269,8 +269,8 @@ def test_a_name_of_the_longest_length_stays_as_it_is() -> None:
 def test_a_longer_name_is_its_beginning_and_a_digest() -> None:
     name = fill("counter-{name}", name="x" * 193)
 
-    assert name == f"counter-{'x' * 158}%hea03f8ed0f1d6e0bbd0a8bb2b1b13c5e" or len(name) == MAX_NAME
-    assert name.startswith("counter-" + "x" * 158 + "%h")
+    assert name == f"counter-{'x' * 158}%hf1c7ffb6922301b3e765f1db8000bf60"
+    assert len(name) == MAX_NAME
 
 
 @given(st.lists(st.text(min_size=60), min_size=2, max_size=8, unique=True), st.integers(1, 60))
@@ -392,25 +392,25 @@ def test_templates_that_share_no_name(one: str, other: str) -> None:
 @given(one=similar_templates(), other=similar_templates())
 def test_the_shared_name_is_one_that_both_read(one: TopicTemplate, other: TopicTemplate) -> None:
     name = overlap(one, other)
-    assume(name is not None)
-    assert name is not None
 
-    assert one.read(name)
-    assert other.read(name)
+    assert name is None or (one.read(name) and other.read(name))
 
 
 @given(one=similar_templates(), other=similar_templates())
 def test_overlap_finds_what_trying_finds(one: TopicTemplate, other: TopicTemplate) -> None:
     # Every value of up to three characters out of those that the templates are made of.
     values = ["".join(v) for n in range(1, 4) for v in product("ab-", repeat=n)]
-    names = [
-        {t.fill(dict(zip(t.params, combination, strict=True))).name for combination in combinations}
-        for t in (one, other)
-        for combinations in [product(values[: 39 if len(t.params) < 2 else 12], repeat=len(t.params))]
-    ]
+    names_one, names_other = (
+        {
+            template.fill(dict(zip(template.params, chosen, strict=True))).name
+            for chosen in product(
+                values[: 12 if len(template.params) == 2 else 39], repeat=len(template.params)
+            )
+        }
+        for template in (one, other)
+    )
 
-    if names[0] & names[1]:
-        assert overlap(one, other) is not None
+    assert names_one.isdisjoint(names_other) or overlap(one, other) is not None
 
 
 @given(one=similar_templates(), other=similar_templates())

@@ -1,0 +1,622 @@
+"""What goes over the wire for a batch of topics, in which order, and after which failures."""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import pytest
+
+from grip_edge_middleware.errors import DeliveryError
+from grip_edge_middleware.http import Response
+from tests.recording import Simulation, bodies
+
+COUNTER = "counter-{name}"
+TOPICS = {
+    COUNTER: {"routes": ["/counters/<name>/"], "hold": "stream"},
+    "counters": {"routes": ["/counters/"], "hold": None},
+}
+VARNISH = "varnish://varnish:6081"
+DOWN = DeliveryError("somebody", "ConnectError: refused")
+
+
+def simulation(**settings: object) -> Simulation:
+    return Simulation({"cdn": VARNISH, "topics": TOPICS, **settings})
+
+
+def purged_and_published(sim: Simulation) -> tuple[int, int]:
+    kinds = [kind for kind, _ in sim.transport.log]
+    return kinds.count("purge"), kinds.count("publish")
+
+
+# --- the ordinary case ------------------------------------------------------------------------
+
+
+def test_a_change_is_purged_then_rendered_then_published() -> None:
+    sim = simulation()
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    assert [kind for kind, _ in sim.transport.log] == ["purge", "publish"]
+    assert sim.transport.log[0][1][0] == "counter-blue"
+    assert bodies(sim.transport.items, "counter-blue") == ["/counters/blue/"]
+    assert sim.renderer.rendered == [("/counters/blue/", None)]
+
+
+def test_a_topic_without_a_hold_is_only_purged() -> None:
+    sim = simulation()
+    sim.add("counters")
+
+    sim.run_until_idle()
+
+    assert sim.transport.log == [("purge", ("counters", *sim.transport.log[0][1][1:]))]
+    assert sim.renderer.rendered == []
+
+
+def test_a_hundred_topics_at_once_take_one_purge_and_one_publish() -> None:
+    sim = simulation()
+    for number in range(100):
+        sim.add(COUNTER, name=number)
+
+    sim.run_until_idle()
+
+    assert purged_and_published(sim) == (1, 1)
+    assert len(sim.transport.items) == 100
+
+
+def test_a_hundred_changes_within_a_window_are_two_purges_and_two_publishes() -> None:
+    sim = simulation(throttle=1.0)
+    for number in range(100):
+        sim.add(COUNTER, f"value {number}", name="blue")
+        sim.turn()
+        sim.clock.now += 0.009
+
+    sim.run_until_idle()
+
+    assert [kind for kind, _ in sim.transport.log] == ["purge", "publish", "purge", "publish"]
+    assert bodies(sim.transport.items, "counter-blue") == ["value 0", "value 99"]
+
+
+def test_steady_changes_are_not_starved() -> None:
+    sim = simulation(throttle=1.0)
+    for number in range(1_000):  # 10 seconds
+        sim.add(COUNTER, str(number), name="blue")
+        sim.turn()
+        sim.clock.now += 0.01
+
+    sim.run_until_idle()
+
+    published = bodies(sim.transport.items, "counter-blue")
+    assert 10 <= len(published) <= 12
+    assert published[-1] == "999"
+
+
+def test_two_values_that_need_escaping_reach_their_own_channels() -> None:
+    sim = simulation()
+    sim.add(COUNTER, name="a,b c\r\nX-Evil: 1")
+    sim.add(COUNTER, name="blüe;x")
+
+    sim.run_until_idle()
+
+    channels = {item["channel"] for item in sim.transport.items}
+    assert channels == {"counter-a%2Cb%20c%0D%0AX-Evil%3A%201", "counter-bl%C3%BCe%3Bx"}
+    assert all("\n" not in v for r in sim.transport.requests for v in r.headers.values())
+
+
+def test_published_versions_of_a_topic_grow() -> None:
+    sim = simulation(throttle=0)
+    for _ in range(50):
+        sim.add(COUNTER, name="blue")
+        sim.turn()
+
+    versions = [int(item["id"]) for item in sim.transport.items]
+    assert len(versions) == 50
+    assert versions == sorted(set(versions))
+
+
+def test_bytes_that_are_no_text_are_published() -> None:
+    sim = simulation()
+    sim.add(COUNTER, b"\xff\x00", name="blue")
+
+    sim.run_until_idle()
+
+    assert sim.transport.items[0]["formats"]["http-stream"] == {"content-bin": "/wA="}
+
+
+def test_fastly_is_given_time_to_settle() -> None:
+    sim = simulation(cdn={"fastly": {"service_id": "S1", "token": "t"}})
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    assert sim.clock.pauses == [0.2]
+    assert purged_and_published(sim) == (1, 1)
+
+
+def test_varnish_needs_no_time_to_settle() -> None:
+    sim = simulation()
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    assert sim.clock.pauses == []
+
+
+# --- purge before publish ---------------------------------------------------------------------
+
+
+def test_every_publish_follows_the_acknowledged_purge_of_its_topic() -> None:
+    """A thousand changes at random times, with every third request failing in some way."""
+    chance = random.Random(20261123)
+    sim = simulation(throttle=0.5)
+    failures = [
+        Response(503),
+        Response(500),
+        Response(200),  # no acknowledgement
+        Response(403),
+        Response(429, {"retry-after": "1"}),
+        DOWN,
+    ]
+    acknowledged: dict[str, int] = {}
+    changed: dict[str, int] = {}
+    published: dict[str, list[str]] = {}
+    seen = 0
+    for number in range(1_000):
+        name = str(chance.randrange(20))
+        sim.add(COUNTER, f"{number}", name=name)
+        changed[f"counter-{name}"] = number
+        target = chance.choice(["varnish", "pushpin"])
+        if chance.random() < 0.3:
+            failing = failures if target == "varnish" else [Response(503), DOWN]
+            sim.transport.script(target, chance.choice(failing))
+        sim.clock.now += chance.random() * 0.1
+        sim.turn()
+    sim.transport._scripts.clear()
+    sim.run_until_idle()
+
+    # A failed purge is followed by another of the same keys, so the last one before each publish
+    # is what counts: nothing but it may stand between a purge and its publish.
+    for kind, names in sim.transport.log:
+        seen += 1
+        if kind == "purge":
+            acknowledged.update(dict.fromkeys(names, seen))
+            continue
+        for name in names:
+            assert acknowledged.get(name, 0) > 0, f"{name} was published before its purge"
+    for item in sim.transport.items:
+        published.setdefault(item["channel"], []).append(
+            item["formats"]["http-stream"]["content"]
+        )
+    assert {c: values[-1] for c, values in published.items()} == {
+        c: str(number) for c, number in changed.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Response(503),
+        Response(403),
+        Response(200),
+        Response(404, {"grip-edge-purged": "1"}),
+        DOWN,
+    ],
+    ids=["503", "403", "no acknowledgement", "404", "down"],
+)
+def test_an_unacknowledged_purge_holds_back_the_publish(refusal: Response | DeliveryError) -> None:
+    sim = simulation()
+    sim.transport.always("varnish", refusal)
+    sim.add(COUNTER, name="blue")
+    for _ in range(20):
+        sim.clock.now = sim.turn() or sim.clock.now
+
+    assert purged_and_published(sim)[1] == 0
+
+    sim.transport.always("varnish", None)
+    sim.run_until_idle()
+
+    assert [kind for kind, _ in sim.transport.log][-2:] == ["purge", "publish"]
+    assert purged_and_published(sim)[1] == 1
+
+
+def test_two_cdns_are_purged_in_order() -> None:
+    sim = simulation(cdn=["varnish://inner:1", "varnish://outer:2"])
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    hosts = [request.url.split("/")[2] for request in sim.transport.requests]
+    assert hosts == ["inner:1", "outer:2", "pushpin:5561"]
+
+
+def test_a_failing_inner_cdn_stops_the_outer_one_and_the_publish() -> None:
+    sim = simulation(cdn=["varnish://inner:1", "varnish://outer:2"])
+    sim.transport.always("inner", Response(503))
+    sim.add(COUNTER, name="blue")
+    for _ in range(5):
+        sim.clock.now = sim.turn() or sim.clock.now
+
+    assert sim.transport.to("outer") == []
+    assert sim.transport.to("pushpin") == []
+
+    sim.transport.always("inner", None)
+    sim.run_until_idle()
+
+    hosts = [request.url.split("/")[2] for request in sim.transport.requests]
+    assert hosts[-3:] == ["inner:1", "outer:2", "pushpin:5561"]
+
+
+def test_a_failing_outer_cdn_alone_is_asked_again() -> None:
+    sim = simulation(cdn=["varnish://inner:1", "varnish://outer:2"])
+    sim.transport.script("outer", Response(503), DOWN)
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    hosts = [request.url.split("/")[2] for request in sim.transport.requests]
+    assert hosts == ["inner:1", "outer:2", "outer:2", "outer:2", "pushpin:5561"]
+
+
+def test_a_change_during_a_retry_is_purged_again_at_every_cdn() -> None:
+    """What the inner tier kept in the meantime was rendered before the second change."""
+    sim = simulation(cdn=["varnish://inner:1", "varnish://outer:2"])
+    sim.transport.script("outer", Response(503))
+    sim.add(COUNTER, "first", name="blue")
+    sim.turn()
+    sim.add(COUNTER, "second", name="blue")
+
+    sim.run_until_idle()
+
+    hosts = [request.url.split("/")[2] for request in sim.transport.requests]
+    assert hosts == ["inner:1", "outer:2", "inner:1", "outer:2", "pushpin:5561"]
+    assert bodies(sim.transport.items, "counter-blue") == ["second"]
+
+
+# --- failing proxies --------------------------------------------------------------------------
+
+
+def test_a_failing_proxy_does_not_hold_up_the_other() -> None:
+    sim = simulation(grip_url=["http://broken:5561", "http://sound:5561"])
+    sim.transport.always("broken", Response(503))
+    sim.add(COUNTER, name="blue")
+
+    sim.turn()
+
+    assert len(sim.transport.to("broken")) == 1
+    assert len(sim.transport.to("sound")) == 1
+
+
+def test_only_the_failing_proxy_is_asked_again() -> None:
+    sim = simulation(grip_url=["http://broken:5561", "http://sound:5561"])
+    sim.transport.script("broken", Response(503), DOWN, Response(502))
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    assert len(sim.transport.to("broken")) == 4
+    assert len(sim.transport.to("sound")) == 1
+    assert len(sim.transport.to("varnish")) == 1
+
+
+def test_changes_of_other_topics_reach_the_sound_proxy_while_one_is_down() -> None:
+    sim = simulation(grip_url=["http://broken:5561", "http://sound:5561"], throttle=0)
+    sim.transport.always("broken", DOWN)
+    for number in range(10):
+        sim.add(COUNTER, name=number)
+        sim.turn()
+        sim.clock.now += 0.001
+
+    assert len(sim.transport.to("sound")) == 10
+
+
+def test_a_retry_carries_the_same_id() -> None:
+    sim = simulation()
+    sim.transport.script("pushpin", DOWN)
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    first, second = sim.transport.items
+    assert first["id"] == second["id"]
+
+
+# --- when a refusal is tried again ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["varnish", "pushpin"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_honoured(target: str, status: int) -> None:
+    sim = simulation()
+    sim.transport.script(target, Response(status, {"retry-after": "37"}))
+    sim.add(COUNTER, name="blue")
+
+    times = sim.run_until_idle()
+
+    # A turn that only notices who rests asks nobody.
+    assert len(sim.transport.to(target)) == 2
+    assert times[-1] - times[0] == pytest.approx(37)
+
+
+def test_an_absurd_retry_after_is_cut() -> None:
+    sim = simulation()
+    sim.transport.script("varnish", Response(503, {"retry-after": "99999999"}))
+    sim.add(COUNTER, name="blue")
+
+    times = sim.run_until_idle()
+
+    assert times[-1] - times[0] == pytest.approx(600)
+
+
+@pytest.mark.parametrize(
+    "nonsense", ["soon", "", "-1", "1e9", "Mon, 32 Jan 2026", "99999999999999999999 Jan 2026 0:0:0"]
+)
+def test_a_retry_after_that_makes_no_sense_is_ignored(nonsense: str) -> None:
+    sim = simulation()
+    sim.transport.script("varnish", Response(503, {"retry-after": nonsense}))
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    assert purged_and_published(sim) == (2, 1)
+
+
+def test_the_pauses_between_retries_grow_to_a_limit() -> None:
+    sim = simulation()
+    sim.transport.script("varnish", *[DOWN] * 12)
+    sim.add(COUNTER, name="blue")
+
+    times = sim.run_until_idle()
+
+    waits = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+    assert len(waits) == 12
+    assert 0.08 <= waits[0] <= 0.12
+    assert max(waits) <= 2.4
+    assert waits[2] > waits[0]
+
+
+def test_a_refused_token_is_not_asked_again_every_two_seconds() -> None:
+    sim = simulation(cdn={"fastly": {"service_id": "S1", "token": "t"}})
+    sim.transport.script("api.fastly.com", *[Response(401)] * 12)
+    sim.add(COUNTER, name="blue")
+
+    times = sim.run_until_idle()
+
+    assert max(b - a for a, b in zip(times, times[1:], strict=False)) > 20
+
+
+def test_waiting_for_a_target_takes_no_turns_meanwhile() -> None:
+    sim = simulation()
+    sim.transport.script("pushpin", Response(503, {"retry-after": "100"}))
+    for number in range(50):
+        sim.add(COUNTER, name=number)
+
+    assert len(sim.run_until_idle()) <= 3
+
+
+# --- items that are refused -------------------------------------------------------------------
+
+
+def test_one_bad_item_is_isolated() -> None:
+    sim = simulation()
+    # All three together, then each by itself: the second is the bad one.
+    sim.transport.script("pushpin", Response(400), Response(200), Response(400), Response(200))
+    for name in ("one", "two", "three"):
+        sim.add(COUNTER, name=name)
+
+    sim.run_until_idle()
+
+    assert [names for kind, names in sim.transport.log if kind == "publish"] == [
+        ("counter-one", "counter-two", "counter-three"),
+        ("counter-one",),
+        ("counter-two",),
+        ("counter-three",),
+    ]
+    assert sim.store.pending() == 0
+    assert sim.metrics.snapshot()["given_up grip http://pushpin:5561"] == 1
+
+
+def test_a_proxy_that_goes_down_during_isolation_is_left_alone() -> None:
+    """Else each of a thousand items waits for its own timeout, and all delivery with them."""
+    sim = simulation()
+    sim.transport.script("pushpin", Response(400), Response(200), *[DOWN] * 98)
+    for number in range(100):
+        sim.add(COUNTER, name=number)
+
+    sim.turn()
+
+    assert len(sim.transport.to("pushpin")) == 3
+
+
+def test_a_delta_that_fails_during_isolation_is_sent_again() -> None:
+    topics = {**TOPICS, "chat": {"routes": ["/chat/"], "hold": "stream", "coalesce": False}}
+    sim = simulation(topics=topics)
+    sim.add("chat", "one")
+    sim.add("chat", "two")
+    sim.add(COUNTER, "bad", name="bad")
+    sim.transport.script("pushpin", Response(400), Response(200), Response(503), Response(400))
+
+    sim.run_until_idle()
+
+    accepted = [item for request in [sim.transport.requests[2]] for item in _items(request)]
+    later = [item for request in sim.transport.to("pushpin")[3:] for item in _items(request)]
+    assert bodies(accepted, "chat") == ["one"]
+    assert "two" in bodies(later, "chat")
+
+
+def test_a_delta_is_not_overtaken_when_an_earlier_one_fails() -> None:
+    topics = {**TOPICS, "chat": {"routes": ["/chat/"], "hold": "stream", "coalesce": False}}
+    sim = simulation(topics=topics)
+    sim.add("chat", "one")
+    sim.add("chat", "two")
+    sim.add(COUNTER, "bad", name="bad")
+    sim.transport.script("pushpin", Response(400), Response(503))
+
+    sim.run_until_idle()
+
+    after_failure = [item for r in sim.transport.to("pushpin")[2:] for item in _items(r)]
+    assert bodies(after_failure, "chat")[:2] == ["one", "two"]
+
+
+def _items(request: object) -> list[dict[str, object]]:
+    import json
+
+    return list(json.loads(request.body)["items"])  # type: ignore[attr-defined]
+
+
+# --- what cannot be rendered ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 500, 503])
+def test_a_route_that_fails_is_tried_again_and_then_left_alone(status: int) -> None:
+    sim = simulation()
+    sim.renderer.answers["/counters/blue/"] = Response(status)
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    assert purged_and_published(sim) == (1, 0)
+    assert 2 <= len(sim.renderer.rendered) <= 20
+    assert sim.metrics.snapshot()["given_up render"] == 1
+
+
+def test_a_route_that_recovers_is_published() -> None:
+    sim = simulation()
+    sim.renderer.answers["/counters/blue/"] = Response(503)
+    sim.add(COUNTER, name="blue")
+    sim.clock.now = sim.turn() or 0.0
+    sim.renderer.answers.clear()
+
+    sim.run_until_idle()
+
+    assert purged_and_published(sim) == (1, 1)
+
+
+def test_a_route_that_fails_does_not_hold_up_the_others() -> None:
+    sim = simulation()
+    sim.renderer.answers["/counters/bad/"] = DeliveryError("render", "boom")
+    for name in ("bad", "good"):
+        sim.add(COUNTER, name=name)
+
+    sim.turn()
+
+    assert [item["channel"] for item in sim.transport.items] == ["counter-good"]
+
+
+def test_a_route_that_can_never_be_rendered_is_not_tried_again() -> None:
+    sim = simulation()
+    sim.renderer.answers["/counters/big/"] = DeliveryError("render", "too large", is_final=True)
+    sim.add(COUNTER, name="big")
+
+    sim.run_until_idle()
+
+    assert len(sim.renderer.rendered) == 1
+    assert sim.store.pending() == 0
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_page_that_is_gone_closes_its_streams(status: int) -> None:
+    sim = simulation()
+    sim.renderer.answers["/counters/blue/"] = Response(status, {}, b"Not Found")
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    assert sim.transport.items[0]["formats"] == {"http-stream": {"action": "close"}}
+
+
+def test_a_page_that_is_gone_answers_its_long_polls() -> None:
+    sim = simulation(topics={COUNTER: {"routes": ["/counters/<name>/"], "hold": "response"}})
+    sim.renderer.answers["/counters/blue/"] = Response(404, {}, b"Not Found")
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    assert sim.transport.items[0]["formats"]["http-response"]["code"] == 404
+
+
+def test_each_kind_of_hold_gets_the_answer_of_its_own_route() -> None:
+    routes = [
+        {"path": "/counters/<name>/", "hold": "response"},
+        {"path": "/counters/<name>/", "hold": "stream", "accept": "text/event-stream"},
+    ]
+    sim = simulation(topics={COUNTER: {"routes": routes}})
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    assert set(sim.transport.items[0]["formats"]) == {"http-stream", "http-response"}
+    assert ("/counters/blue/", "text/event-stream") in sim.renderer.rendered
+
+
+def test_what_is_rendered_is_rendered_after_the_purge() -> None:
+    sim = simulation()
+    sim.transport.always("varnish", DOWN)
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+
+    assert sim.renderer.rendered == []
+
+
+def test_a_fault_of_the_renderer_does_not_lose_the_topic() -> None:
+    """Whatever is raised, the topic must be claimable again."""
+    sim = simulation()
+    sim.renderer.answers["/counters/blue/"] = ZeroDivisionError("a bug")
+    sim.add(COUNTER, name="blue")
+    try:
+        sim.turn()
+    except ZeroDivisionError:
+        sim.clock.now += 1.0
+    sim.renderer.answers.clear()
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    assert bodies(sim.transport.items, "counter-blue")[-1:] == ["/counters/blue/"]
+    assert sim.store.pending() == 0
+
+
+# --- what is logged ---------------------------------------------------------------------------
+
+
+def test_an_outage_is_logged_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="grip_edge_middleware")
+    sim = simulation()
+    sim.transport.script("varnish", *[DOWN] * 10)
+    for number in range(10):
+        sim.add(COUNTER, name=number)
+
+    sim.run_until_idle()
+
+    lines = [record for record in caplog.records if record.name.startswith("grip_edge")]
+    assert [record.levelname for record in lines] == ["WARNING", "INFO"]
+    assert "varnish http://varnish:6081" in lines[0].getMessage()
+
+
+def test_success_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="grip_edge_middleware")
+    sim = simulation()
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    assert caplog.records == []
+
+
+def test_no_token_is_ever_logged_or_shown(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    sim = simulation(
+        cdn={"fastly": {"service_id": "S1", "token": "UNLIKELY-fastly"}},
+        grip_url="http://pushpin:5561?iss=realm&key=UNLIKELY-grip-key-of-32-characters-xx",
+    )
+    for status in (401, 403, 500, 400):
+        sim.transport.script("fastly", Response(status, {}, b"UNLIKELY-fastly"))
+        sim.transport.script("pushpin", Response(status, {}, b"UNLIKELY-grip"))
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    shown = [caplog.text, repr(sim.settings), repr(sim.delivery.targets)]
+    shown += [repr(request) for request in sim.transport.requests]
+    assert len(sim.transport.requests) > 4
+    assert not any("UNLIKELY" in text for text in shown)
