@@ -51,6 +51,9 @@ class Dispatcher:
         """Note the changes, to be sent from the dispatcher's thread."""
         if not changes:
             return
+        if self._is_closed:
+            logger.error("%d changes came after the edge was closed and are lost", len(changes))
+            return
         refused = self._store.add(changes, self._clock())
         self._metrics.count("changes", len(changes))
         if refused:

@@ -182,6 +182,7 @@ class _Reader:
         topics = [self.topic(f"topics[{_show(n)}]", n, t, defaults) for n, t in found.items()]
         valid = tuple(topic for topic in topics if topic is not None)
         self.check_names(valid)
+        self.check_holds(valid)
         return valid
 
     def topic(
@@ -240,6 +241,20 @@ class _Reader:
                     "so that each would get what is meant for the other",
                     'rename one, or separate with ":" as in "list:{id}", which no value contains',
                 )
+
+    def check_holds(self, topics: Sequence[TopicSettings]) -> None:
+        """A response is held in one way, whichever topics it shows."""
+        held: dict[tuple[str, str | None], Route] = {}
+        for topic in topics:
+            for route in topic.held_routes.values():
+                first = held.setdefault((route.pattern.regex.pattern, route.accept), route)
+                if first.hold != route.hold:
+                    self.wrong(
+                        f"topics[{_show(topic.template.text)}].routes",
+                        f'{route.pattern.text} has hold "{route.hold}" here and '
+                        f'"{first.hold}" in another topic',
+                        "use one of them, or tell the requests apart with accept",
+                    )
 
     def check_rendering(self, path: str, topic: TopicSettings) -> None:
         """What is published is what a route answers, so it must follow from the topic."""

@@ -23,7 +23,7 @@ class ASGIMiddleware:
         policy: Policy,
         *,
         attach: Callable[[Scope], None],
-        flush: Callable[[], object],
+        flush: Callable[[], bool],
     ) -> None:
         self.app = app
         self.policy = policy
@@ -43,15 +43,18 @@ class ASGIMiddleware:
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Flush before the app shuts down and after: uvicorn skips `atexit` on SIGTERM."""
         self._attach(scope)
+        is_delivered = True
 
         async def flush_and_receive() -> Message:
+            nonlocal is_delivered
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                await asyncio.to_thread(self._flush)
+                is_delivered = await asyncio.to_thread(self._flush)
             return message
 
         async def flush_and_send(message: Message) -> None:
-            if message["type"].startswith("lifespan.shutdown"):
+            # What the app saved while shutting down; not what a dead target did not take before.
+            if message["type"].startswith("lifespan.shutdown") and is_delivered:
                 await asyncio.to_thread(self._flush)
             await send(message)
 

@@ -33,6 +33,8 @@ class Tap:
 
     def __init__(self, target_port: int) -> None:
         self.passages: list[Passage] = []
+        self.is_broken = False
+        """Answers 500 and passes nothing on."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, target_port))
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
@@ -65,6 +67,9 @@ def _handler(tap: Tap, target_port: int) -> type[BaseHTTPRequestHandler]:
             arrived = time.monotonic()
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {n: v for n, v in self.headers.items() if n.lower() in PASSED_ON}
+            if tap.is_broken:
+                self.send_error(500)
+                return
             try:
                 response, answer = pass_on(target_port, self.command, self.path, body, headers)
             except OSError:

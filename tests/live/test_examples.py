@@ -61,7 +61,9 @@ def shows(key: str, value: object) -> Any:
 
 def post(url: str, **form: object) -> Any:
     body = urlencode(form).encode()
-    reply = request(url, {"Content-Type": "application/x-www-form-urlencoded"}, method="POST", body=body)
+    reply = request(
+        url, {"Content-Type": "application/x-www-form-urlencoded"}, method="POST", body=body
+    )
     assert reply.status == 200, reply
     return json.loads(reply.body)
 
@@ -142,7 +144,9 @@ def test_a_bid_reaches_every_topic_of_an_auctions_page(fresh_edge: Edge, tmp_pat
             page = await asyncio.to_thread(request, f"{edge.url}/auctions/1")
             assert page.headers["X-Cache"] == "MISS"
             assert b"5,000" in page.body
-            assert (await asyncio.to_thread(request, f"{edge.url}/auctions/1")).headers["X-Cache"] == "HIT"
+            assert (await asyncio.to_thread(request, f"{edge.url}/auctions/1")).headers[
+                "X-Cache"
+            ] == "HIT"
 
     with starlette_example(edge, tmp_path):
         asyncio.run(scenario())

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -288,30 +288,53 @@ def test_commit_to_browser_time(live: LiveApp, record_property: Callable[..., No
     print(f"\nPOST to EventSource message, 200: median {median:.1f} ms, p99 {p99:.1f} ms")
 
 
-FAULTS: dict[str, tuple[str, str]] = {
-    "varnish-refuses": ("stop_varnish", "start_varnish"),
-    "varnish-hangs": ("pause_varnish", "resume_varnish"),
-    "pushpin-refuses": ("stop_pushpin", "start_pushpin"),
-    "pushpin-hangs": ("pause_pushpin", "resume_pushpin"),
+# How each part fails, and how it is mended.
+VARNISH_REFUSES = (Edge.stop_varnish, Edge.start_varnish)
+VARNISH_HANGS = (Edge.pause_varnish, Edge.resume_varnish)
+PUSHPIN_REFUSES = (Edge.stop_pushpin, Edge.start_pushpin)
+PUSHPIN_HANGS = (Edge.pause_pushpin, Edge.resume_pushpin)
+
+
+@contextmanager
+def outage(live: LiveApp, *faults: tuple[Callable[[Edge], None], ...]) -> Iterator[None]:
+    with ExitStack() as mended:
+        for break_it, mend_it in faults:
+            break_it(live.edge)
+            mended.callback(mend_it, live.edge)
+        yield
+
+
+@contextmanager
+def both_answer_500(live: LiveApp) -> Iterator[None]:
+    live.purges.is_broken = live.publishes.is_broken = True
+    try:
+        yield
+    finally:
+        live.purges.is_broken = live.publishes.is_broken = False
+
+
+OUTAGES: dict[str, Callable[[LiveApp], AbstractContextManager[None]]] = {
+    "varnish-refuses": lambda live: outage(live, VARNISH_REFUSES),
+    "varnish-hangs": lambda live: outage(live, VARNISH_HANGS),
+    "pushpin-refuses": lambda live: outage(live, PUSHPIN_REFUSES),
+    "pushpin-hangs": lambda live: outage(live, PUSHPIN_HANGS),
+    "both-hang": lambda live: outage(live, VARNISH_HANGS, PUSHPIN_HANGS),
+    "both-answer-500": both_answer_500,
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_dead_edge_is_not_the_apps_problem(live: LiveApp, fault: str) -> None:
-    [name] = live.names(fault, 1)
-    break_it, mend_it = (getattr(live.edge, what) for what in FAULTS[fault])
+@pytest.mark.parametrize("kind", OUTAGES)
+def test_a_dead_edge_is_not_the_apps_problem(live: LiveApp, kind: str) -> None:
+    [name] = live.names(kind, 1)
     usual_s = median_post_s(live, name)
     assert live.grip_edge.flush(5)
 
     async def scenario() -> tuple[float, float]:
         async with StreamClient(live.url(name)) as client:
             await client.event(shows(10))
-            break_it()
-            try:
+            with OUTAGES[kind](live):
                 broken_s = await asyncio.to_thread(median_post_s, live, name)
                 await asyncio.to_thread(wait_until, lambda: any_target_fails(live))
-            finally:
-                mend_it()
             mended = time.monotonic()
             if not client.is_ended:
                 return broken_s, (await client.event(shows(20), 10)).at - mended
@@ -327,7 +350,7 @@ def test_a_dead_edge_is_not_the_apps_problem(live: LiveApp, fault: str) -> None:
     assert not any_target_fails(live)
     assert live.read(name) == 20
     print(
-        f"\n{fault}: POST to the app {usual_s * 1000:.1f} ms, during the outage "
+        f"\n{kind}: POST to the app {usual_s * 1000:.1f} ms, during the outage "
         f"{broken_s * 1000:.1f} ms; the last value {recovery_s:.2f} s after it"
     )
 

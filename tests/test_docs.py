@@ -1,0 +1,128 @@
+"""Every code block in the documentation is run, or checked against what runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grip_edge_middleware import GripEdge, SettingsError
+from tests.recording import RecordingServer
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# What runs a shell command of the documentation, since a test cannot.
+COMMANDS = {"make demo": "tests/live/test_demo.py"}
+
+
+def blocks(kind: str, document: Path = ROOT / "README.md") -> list[str]:
+    return [text for found, text in BLOCK.findall(document.read_text()) if found == kind]
+
+
+@pytest.fixture(scope="module")
+def edge_server() -> Iterator[RecordingServer]:
+    with RecordingServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def readme(edge_server: RecordingServer) -> Iterator[dict[str, Any]]:
+    """README's Python, run from top to bottom as a reader would, but for the edge's ports."""
+    flask_names: dict[str, Any] = {"__name__": "readme_flask"}
+    names: dict[str, Any] = {"__name__": "readme"}
+    for position, block in enumerate(blocks("python")):
+        block = re.sub(r"localhost:\d+", f"localhost:{edge_server.port}", block)
+        code = compile(block, f"README.md, Python {position + 1}", "exec", dont_inherit=True)
+        exec(code, names if position else flask_names)
+    yield {"flask": flask_names, **names}
+    flask_names["edge"].close()
+    names["edge"].close()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_kind_of_block_is_known(document: Path) -> None:
+    kinds = {kind for kind, _ in BLOCK.findall(document.read_text())}
+
+    assert kinds <= {"python", "sh", "http", "text"}
+
+
+def test_readmes_headers_are_those_of_its_program(readme: dict[str, Any]) -> None:
+    app, db, counter = (readme["flask"][name] for name in ("app", "db", "Counter"))
+    with app.app_context():
+        db.create_all()
+        db.session.execute(db.insert(counter).values(name="coffees", value=1234))
+        db.session.commit()
+
+    wrapped = app.test_client().get("/counters/coffees")
+    app.wsgi_app = app.wsgi_app.app
+    plain = app.test_client().get("/counters/coffees")
+
+    before, after = blocks("http")
+    assert header_lines(plain) == before.splitlines()
+    assert header_lines(wrapped) == after.splitlines()
+
+
+def test_readmes_submit_and_publish_arrive(
+    readme: dict[str, Any], edge_server: RecordingServer
+) -> None:
+    assert readme["edge"].flush(10)
+
+    assert "score-7" in edge_server.purges[-1].keys
+    assert edge_server.publishes[-1].items[0]["formats"] == {
+        "http-stream": {"content": 'data: {"home":2}\n\n'}
+    }
+
+
+def header_lines(response: Any) -> list[str]:
+    return [f"{name}: {value}" for name, value in response.headers]
+
+
+def test_readmes_mistakes_are_reported_so() -> None:
+    [text] = blocks("text")
+
+    with pytest.raises(SettingsError) as error:
+        GripEdge(
+            settings={
+                "throtle": 1,
+                "grip_url": None,
+                "topics": {"counter-{name}": {"routes": ["/counters/<name>"], "hold": "steam"}},
+            }
+        )
+
+    assert str(error.value) == text.rstrip("\n")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_is_run_by_a_test(document: Path) -> None:
+    for block in blocks("sh", document):
+        for line in block.splitlines():
+            assert (ROOT / COMMANDS[line]).exists()
+
+
+def test_readme_names_every_setting_and_its_default() -> None:
+    from grip_edge_middleware import settings
+
+    text = (ROOT / "README.md").read_text()
+    documented = set(
+        re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (.*?) \|", text, re.MULTILINE)))
+    )
+
+    known = {
+        *settings._ROUTE_DEFAULTS,
+        *settings._TOPIC_DEFAULTS,
+        *settings._TOPIC_ONLY,
+        *settings._GLOBAL_DEFAULTS,
+        *settings._GLOBAL_ONLY,
+    }
+    assert documented == known
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), target
