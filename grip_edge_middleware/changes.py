@@ -6,6 +6,7 @@ Pure: reads attributes of the instance and nothing else.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from typing import Any
 
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.settings import Model, TopicSettings
-from grip_edge_middleware.topics import Topic
+from grip_edge_middleware.topics import Topic, text
 from grip_edge_middleware.types import Hold, Operation
+
+logger = logging.getLogger(__name__)
 
 Data = str | bytes | Mapping[str, Any] | list[Any]
 """What a user publishes: text and bytes as they are, anything else as JSON."""
@@ -32,17 +35,22 @@ class Change:
 def encode(data: Data) -> Mapping[Hold, Response]:
     """Return the data as a message for each kind of hold.
 
-    JSON is an event on a stream (`data: {...}`) and a JSON body for a long-poll. TypeError if it
-    is neither text, bytes nor JSON.
+    JSON is an event on a stream (`data: {...}`) and a JSON body for a long-poll. TypeError or
+    ValueError if it is neither text, bytes nor JSON.
     """
     if isinstance(data, str | bytes):
-        message = Response(200, {}, data.encode() if isinstance(data, str) else data)
+        message = Response(200, {}, _to_bytes(data) if isinstance(data, str) else data)
         return {"stream": message, "response": message}
-    body = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    body = _to_bytes(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     return {
         "stream": Response(200, {"content-type": "text/event-stream"}, b"data: %s\n\n" % body),
         "response": Response(200, {"content-type": "application/json"}, body),
     }
+
+
+def _to_bytes(said: str) -> bytes:
+    # Half of a surrogate pair has no UTF-8; escaped so, it is what JSON calls it.
+    return said.encode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +84,29 @@ class Watch:
         return [Change(topic, self.topic, message) for topic in topics]
 
     def _applies(self, instance: object) -> bool:
-        when = _resolve(self.model.when)
-        return when is None or bool(when(instance))
+        try:
+            when = _resolve(self.model.when)
+            return when is None or bool(when(instance))
+        except Exception:
+            logger.exception("when of %s failed; it is taken for changed", self.topic.template.text)
+            return True
 
     def _message(self, instance: object) -> Mapping[Hold, Response] | None:
-        payload = _resolve(self.topic.payload)
-        return None if payload is None else encode(payload(instance))
+        try:
+            payload = _resolve(self.topic.payload)
+            return None if payload is None else encode(payload(instance))
+        except Exception:
+            logger.exception("payload of %s failed; it is purged", self.topic.template.text)
+            return None
 
     def _fill(self, values: Mapping[str, object]) -> Topic | None:
         filled = {
             param: values[attribute]
             for param, attribute in zip(self.topic.template.params, self.attributes, strict=True)
         }
-        # No URL shows a parameter without a value, so there is nothing to tell.
-        return None if None in filled.values() else self.topic.template.fill(filled)
+        # No URL shows a parameter without a value, so there is nobody to tell.
+        is_shown = all(value is not None and text(value) for value in filled.values())
+        return self.topic.template.fill(filled) if is_shown else None
 
 
 def _resolve(target: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
@@ -130,7 +147,10 @@ class Watches:
         """Return the watches of a class or of what it inherits from."""
         found = self._by_class.get(kind)
         if found is None:
-            found = self._by_class[kind] = tuple(w for w in self.watches if _is_of(kind, w.model))
+            found = tuple(watch for watch in self.watches if _is_of(kind, watch.model))
+            # What a path names may come to be imported, under that name, only later.
+            if found or not self.unknown():
+                self._by_class[kind] = found
         return found
 
     def classes(self) -> list[type]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers import Purger
 from grip_edge_middleware.render import TARGET as RENDER
 from grip_edge_middleware.render import Renderer
+from grip_edge_middleware.settings import Route
 from grip_edge_middleware.stores import Claim, Publication
 from grip_edge_middleware.throttle import retry_in
 from grip_edge_middleware.transport import Transport, retry_after_s
@@ -104,6 +106,8 @@ class Delivery:
         self._wall_clock = wall_clock
         self._pause = pause
         self._settle_s = max((purger.settle_s for purger in purgers), default=0.0)
+        # Logged once: a broken route may have many topics.
+        self._failing_routes: set[str] = set()
         targets: tuple[Target, ...] = (*self._purgers, *self._publishers)
         self.targets = {target.name: TargetState() for target in targets}
 
@@ -171,32 +175,30 @@ class Delivery:
             if self.targets[publisher.name].is_resting(self._clock()):
                 continue
             wanting = [(p, items) for p, items in ready if publisher.name in p.missing]
-            items = [item for _, items in wanting for item in items]
-            published = self._publish_items(publisher, items)
-            for parcel, own in wanting:
-                if not own or parcel.claim.topic.name in published:
+            left = self._publish_items(publisher, [item for _, own in wanting for item in own])
+            for parcel, _ in wanting:
+                if parcel.claim.topic.name not in left:
                     parcel.missing.discard(publisher.name)
 
     def _publish_items(self, publisher: Publisher, items: list[dict[str, Any]]) -> set[str]:
-        """Return the channels of which every item was acknowledged, or refused for good."""
-        done: set[str] = set()
-        for batch in publisher.batches(items, now=self._wall_clock()):
-            error = self._ask(publisher, batch.request)
+        """Return the channels with items that were not acknowledged, to be published again."""
+        now = self._wall_clock()
+        batches = deque(publisher.batches(items, now=now))
+        while batches:
+            error = self._ask(publisher, batches[0].request)
+            if error is not None and not error.is_final:
+                break
+            batch = batches.popleft()
             if error is None:
                 self._metrics.count("publishes", target=publisher.name)
-                self._metrics.count("published", len(batch.channels), target=publisher.name)
-            elif not error.is_final:
-                return done - set(batch.channels)
-            elif len(batch.channels) == 1:
+                self._metrics.count("published", len(batch.items), target=publisher.name)
+            elif len(batch.items) == 1:
                 self._give_up(batch.channels[0], error)
             else:
-                # One bad item has the whole request refused, so each goes by itself.
-                for channel in dict.fromkeys(batch.channels):
-                    for item in (item for item in items if item["channel"] == channel):
-                        done |= self._publish_items(publisher, [item])
-                continue
-            done.update(batch.channels)
-        return done
+                # One bad item has the whole request refused, so each goes by itself, in order.
+                single = [b for item in batch.items for b in publisher.batches([item], now=now)]
+                batches.extendleft(reversed(single))
+        return {channel for batch in batches for channel in batch.channels}
 
     def _items(self, parcel: Parcel) -> list[dict[str, Any]] | None:
         """Return what to publish, oldest first; None if that has to wait."""
@@ -224,21 +226,27 @@ class Delivery:
         for hold, route in held.items():
             path = route.pattern.fill(dict(claim.topic.params))
             if path is not None:  # else no URL shows these values, and nobody is connected
-                messages[hold] = self._render(path, route.accept)
+                messages[hold] = self._render(route, path)
         return messages
 
-    def _render(self, path: str, accept: str | None) -> Response:
+    def _render(self, route: Route, path: str) -> Response:
         self._metrics.count("renders")
-        response = self._renderer.render(path, accept)
-        if response.status not in _PUBLISHED:
-            raise DeliveryError(RENDER, f"GET {path}: answered {response.status}")
+        pattern = route.pattern.text
+        try:
+            response = self._renderer.render(path, route.accept)
+            if response.status not in _PUBLISHED:
+                raise DeliveryError(RENDER, f"GET {path}: answered {response.status}")
+        except DeliveryError as error:
+            self._metrics.count("failures", target=RENDER)
+            if pattern not in self._failing_routes:
+                self._failing_routes.add(pattern)
+                logger.warning("%s cannot be published: %s; trying again", pattern, error.reason)
+            raise
+        self._failing_routes.discard(pattern)
         return response
 
     def _postpone_render(self, parcel: Parcel, error: DeliveryError) -> None:
-        self._metrics.count("failures", target=RENDER)
         failures = parcel.claim.failures + 1
-        if failures == 1:
-            logger.warning("%s cannot be published yet: %s", parcel.claim.topic.name, error)
         if error.is_final or failures >= MAX_RENDERS:
             self._give_up(parcel.claim.topic.name, error)
             parcel.missing.clear()

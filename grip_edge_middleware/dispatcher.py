@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import multiprocessing.util
 import os
 import threading
 import time
@@ -17,12 +18,13 @@ from collections.abc import Callable, Sequence
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.delivery import Delivery, waiting
 from grip_edge_middleware.metrics import Metrics
-from grip_edge_middleware.stores import Store
+from grip_edge_middleware.stores import Claim, Store
 
 logger = logging.getLogger(__name__)
 
 # Enough for any CDN's largest batch, few enough that the first topic does not wait for the last.
 CLAIM_LIMIT = 1_000
+AFTER_FAULT_S = 1.0
 
 
 class Dispatcher:
@@ -71,11 +73,20 @@ class Dispatcher:
         limit = max(CLAIM_LIMIT, self._store.pending()) if everything else CLAIM_LIMIT
         claims = self._store.claim(now, limit=limit, everything=everything)
         if claims:
-            parcels = self._delivery.deliver(claims)
-            self._store.release(parcel.claim for parcel in parcels if not parcel.missing)
-            for claim, due in waiting(parcels):
-                self._store.postpone(claim, due)
+            self._deliver(claims, now)
         return self._store.next_due()
+
+    def _deliver(self, claims: list[Claim], now: float) -> None:
+        try:
+            parcels = self._delivery.deliver(claims)
+        except BaseException:
+            # A fault of ours. No claim may be lost with it.
+            for claim in claims:
+                self._store.postpone(claim, now + AFTER_FAULT_S)
+            raise
+        self._store.release(parcel.claim for parcel in parcels if not parcel.missing)
+        for claim, due in waiting(parcels):
+            self._store.postpone(claim, due)
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Send all that is pending without waiting for windows; return whether it was delivered.
@@ -112,6 +123,7 @@ class Dispatcher:
     def after_fork(self) -> None:
         """Start anew in a child process: what is pending is the parent's to send."""
         self._store.after_fork()
+        self._metrics.after_fork()
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -171,7 +183,7 @@ class Dispatcher:
         except Exception:
             # A fault of ours must not end the thread, and with it all delivery.
             logger.exception("a turn of the dispatcher failed; it goes on")
-            return now + 1.0
+            return now + AFTER_FAULT_S
         if self._delivery.resting_until(now) is None:
             self._flushes_done = asked
             self._is_full = False
@@ -201,3 +213,7 @@ def _attach_to_process(dispatcher: Dispatcher) -> None:
 
     atexit.register(close)
     os.register_at_fork(after_in_child=after_fork)
+    # Children of multiprocessing end without atexit, and forget the finalizers of their parent.
+    multiprocessing.util.register_after_fork(
+        dispatcher, lambda child: multiprocessing.util.Finalize(None, child.close, exitpriority=0)
+    )

@@ -58,7 +58,7 @@ class GripEdge:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._environ = os.environ if environ is None else environ
-        self._given = settings
+        self._is_configured_by_app = settings is None
         self._parts: _Parts | None = None
         if settings is not None:
             self._parts = _Parts(Settings.parse(settings, self._environ))
@@ -72,7 +72,7 @@ class GripEdge:
 
         An app factory may call it for one app after the other; the edge then belongs to the last.
         """
-        if self._given is None:
+        if self._is_configured_by_app:
             self.close()
             self._parts = _Parts(Settings.parse(flask.read_config(app), self._environ))
         flask.wrap(app, self, self.wsgi)
@@ -104,7 +104,7 @@ class GripEdge:
         if notes is None or notes.is_closed:
             return
         filled = (self._topic(key, params)[1].name for key in keys) if params else keys
-        notes.keys.extend(escape_key(key) for key in filled)
+        notes.keys.extend(escape_key(key) for key in filled if key)
 
     def decline_hold(self) -> None:
         """Answer the running request without holding it open: it gets no GRIP headers."""
@@ -129,7 +129,8 @@ class GripEdge:
         """Say that a topic changed, and what to publish instead of its routes' answers.
 
         Text and bytes go out as they are. Anything else is encoded as JSON: as an event
-        (`data: {...}`) on a stream, as the body of a long-poll's response. TypeError if it cannot.
+        (`data: {...}`) on a stream, as the body of a long-poll's response. TypeError or ValueError
+        if it cannot.
         """
         settings, filled = self._topic(topic, params)
         self._configured.dispatcher.submit([Change(filled, settings, encode(data))])
@@ -227,7 +228,10 @@ def _fill(settings: TopicSettings, params: Mapping[str, object]) -> Topic:
         wanted = ", ".join(f"{param}=..." for param in template.params) or "no values"
         given = ", ".join(params) or "none"
         raise TopicError(f'topic "{template.text}" takes {wanted}; given were {given}')
-    return template.fill(params)
+    try:
+        return template.fill(params)
+    except ValueError as error:
+        raise TopicError(f'topic "{template.text}": {error}') from None
 
 
 def _purger(cdn: Varnish | Fastly) -> Purger:
@@ -245,7 +249,8 @@ class _AppRenderer:
         self._app: WSGIRenderer | ASGIRenderer | None = None
 
     def use_wsgi(self, app: WSGIApplication) -> None:
-        self._app = WSGIRenderer(app, origin=self._settings.origin)
+        settings = self._settings
+        self._app = WSGIRenderer(app, timeout_s=settings.timeout, origin=settings.origin)
 
     def use_asgi(self, app: ASGIApp) -> Callable[[Scope], None]:
         settings = self._settings

@@ -47,19 +47,31 @@ def parse_grip_url(url: str) -> Proxy:
     ValueError says what is wrong, without repeating a key.
     """
     split = urlsplit(url)
-    if split.scheme not in ("http", "https") or not split.hostname:
+    # .port raises ValueError for what is no port.
+    if split.scheme not in ("http", "https") or not split.hostname or split.port == 0:
         raise ValueError("expected http://host:port or https://host/path, with ?iss=...&key=...")
+    if split.username or split.password:
+        raise ValueError("a user and password would show in logs; use ?iss=...&key=...")
     # As gripcontrol reads it: "+" is part of a key in base64, not a space.
     query = parse_qs(split.query.replace("+", "%2B"), keep_blank_values=True)
     for name, values in query.items():
         if name not in _URL_PARAMETERS:
-            raise ValueError(f"unknown parameter {name!r}; known are {', '.join(_URL_PARAMETERS)}")
+            # Not repeated: after an "&" that was not escaped, it is a part of a key.
+            known = ", ".join(_URL_PARAMETERS)
+            raise ValueError(f"a parameter is none of {known} (is an & in a key escaped as %26?)")
         for value in values:
             _check_base64(name, value)
     parsed = parse_grip_uri(url.partition("#")[0])
     if "control_iss" in parsed and "key" not in parsed:
         raise ValueError("iss is given without key, so requests cannot be signed")
+    if "control_iss" not in parsed and not _is_token(parsed.get("key", "")):
+        raise ValueError("key without iss is sent as it is, so it must be visible ASCII")
     return Proxy(**parsed)
+
+
+def _is_token(key: str | bytes) -> bool:
+    token = key.decode("latin-1") if isinstance(key, bytes) else key
+    return all("!" <= character <= "~" for character in token)
 
 
 def _check_base64(name: str, value: str) -> None:

@@ -13,13 +13,20 @@ class Metrics(Protocol):
     def count(self, event: str, amount: int = 1, *, target: str = "") -> None:
         """Add to an event's count, for one target where there are several."""
 
+    def after_fork(self) -> None:
+        """Renew locks in a child process: a thread of the parent may have held them."""
+
 
 class Counts:
     """Counts in memory, which `edge.health()` shows."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Renew the lock in a child process."""
+        self._lock = Lock()
 
     def count(self, event: str, amount: int = 1, *, target: str = "") -> None:
         """Add to an event's count."""

@@ -127,9 +127,9 @@ class Plan:
             return []
         hold = _hold_of(held)
         alike = [shown for shown in held if shown.route.hold == hold]
-        channels = [shown.topic.name for shown in alike][:MAX_CHANNELS]
+        channels = list(dict.fromkeys(shown.topic.name for shown in alike))[:MAX_CHANNELS]
         keep_alive_s = min(shown.route.keep_alive for shown in alike)
-        is_event_stream = _value(headers, "content-type").startswith("text/event-stream")
+        is_event_stream = _value(headers, "content-type").lower().startswith("text/event-stream")
         return hold_headers(hold, channels, keep_alive_s=keep_alive_s if is_event_stream else 0)
 
     def _depends_on_accept(self) -> bool:
@@ -193,7 +193,8 @@ def _hold_of(held: list[Shown]) -> Hold:
 
 def _accepts(accept: str, media_type: str) -> bool:
     # A wildcard is no wish to be held: only who names the type gets it, as EventSource does.
-    return any(part.partition(";")[0].strip().lower() == media_type for part in accept.split(","))
+    wished = (part.lower().replace(" ", "").partition(";") for part in accept.split(","))
+    return any(name == media_type and q not in ("q=0", "q=0.0") for name, _, q in wished)
 
 
 def _is_private(headers: Headers) -> bool:
@@ -205,7 +206,7 @@ def _is_private(headers: Headers) -> bool:
                 return True
             case "surrogate-control" if "no-store" in _directives(value):
                 return True
-            case "vary" if value.strip() == "*":
+            case "vary" if "*" in _directives(value):
                 return True
     return False
 

@@ -28,10 +28,15 @@ TOKEN_LIFETIME_S = 600
 
 @dataclass(frozen=True, slots=True)
 class PublishBatch:
-    """One publish request and the channels that it serves."""
+    """One publish request and the items that it carries."""
 
-    channels: tuple[str, ...]
+    items: tuple[Mapping[str, Any], ...]
     request: Request
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channel of each item."""
+        return tuple(item["channel"] for item in self.items)
 
 
 class Publisher:
@@ -45,14 +50,14 @@ class Publisher:
 
     def batches(self, items: Iterable[Mapping[str, Any]], *, now: float) -> Iterator[PublishBatch]:
         """Split the items into requests, in order. `now` is Unix time, for the token."""
-        batch: list[tuple[str, bytes]] = []
+        batch: list[tuple[Mapping[str, Any], bytes]] = []
         size = 0
         for item in items:
             encoded = json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode()
             if batch and (size + len(encoded) > MAX_BODY_BYTES or len(batch) == MAX_ITEMS):
                 yield self._batch(batch, now)
                 batch, size = [], 0
-            batch.append((item["channel"], encoded))
+            batch.append((item, encoded))
             size += len(encoded) + 1
         if batch:
             yield self._batch(batch, now)
@@ -69,11 +74,11 @@ class Publisher:
         reason = f"answered {response.status} to a publish"
         raise DeliveryError(self.name, reason, is_final=is_final)
 
-    def _batch(self, batch: list[tuple[str, bytes]], now: float) -> PublishBatch:
+    def _batch(self, batch: list[tuple[Mapping[str, Any], bytes]], now: float) -> PublishBatch:
         body = b'{"items":[%s]}' % b",".join(encoded for _, encoded in batch)
         headers = {"Content-Type": "application/json", **self._authorization(now)}
         request = Request("POST", self._url, headers, body)
-        return PublishBatch(tuple(channel for channel, _ in batch), request)
+        return PublishBatch(tuple(item for item, _ in batch), request)
 
     def _authorization(self, now: float) -> dict[str, str]:
         key = self._proxy.key

@@ -7,8 +7,10 @@ ever a GET without cookies or credentials, as a stranger would send it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import sys
+import time
 from collections.abc import Iterable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Protocol
@@ -25,10 +27,6 @@ MAX_BODY_BYTES = 800_000
 TARGET = "render"
 USER_AGENT = "grip-edge-middleware"
 
-# What an app finds in the scope of a real request and cannot do without: Starlette keeps itself
-# and the state of its lifespan there.
-_KEPT_SCOPE = ("app", "state", "root_path")
-
 
 class Renderer(Protocol):
     """Answers what a stranger's GET of a path would be answered."""
@@ -38,31 +36,38 @@ class Renderer(Protocol):
 
 
 class WSGIRenderer:
-    """Calls a WSGI app on the calling thread."""
+    """Calls a WSGI app on the calling thread. `timeout_s` limits a body that keeps coming."""
 
-    def __init__(self, app: WSGIApplication, *, origin: str | None = None) -> None:
+    def __init__(
+        self, app: WSGIApplication, *, timeout_s: float = 5.0, origin: str | None = None
+    ) -> None:
         self._app = app
+        self._timeout_s = timeout_s
         self._origin = urlsplit(origin or "http://localhost")
 
     def render(self, path: str, accept: str | None) -> Response:
         """Return the app's response to a GET."""
         started: list[tuple[str, Headers]] = []
+        body = bytearray()
 
         def start_response(status: str, headers: Headers, exc_info: Any = None) -> Any:
             started[:] = [(status, headers)]
-            return lambda data: None
+            return body.extend
 
+        deadline = time.monotonic() + self._timeout_s
         try:
             chunks = self._app(self._environ(path, accept), start_response)
-            body = _join(chunks)
+            _read(chunks, body, deadline)
         except DeliveryError:
             raise
-        except Exception as error:
+        except BaseException as error:  # not even SystemExit may end the dispatcher's thread
             raise _raised(path, error) from error
         if not started:
             raise DeliveryError(TARGET, f"GET {path}: the app started no response")
         status, headers = started[0]
-        return _response(int(status[:3]), headers, body)
+        if not status[:3].isdigit() or len(status) < 3:
+            raise DeliveryError(TARGET, f"GET {path}: {status!r} is no status")
+        return _response(int(status[:3]), headers, bytes(body))
 
     def _environ(self, path: str, accept: str | None) -> dict[str, Any]:
         return {
@@ -98,12 +103,21 @@ class ASGIRenderer:
         self._timeout_s = timeout_s
         self._origin = urlsplit(origin or "http://localhost")
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._scope: dict[str, Any] = {}
+        self._app_scope: dict[str, Any] = {}
+        self._state: Scope = {}
 
     def attach(self, scope: Scope) -> None:
-        """Remember the running loop, and what the app keeps in the scope."""
-        self._loop = asyncio.get_running_loop()
-        self._scope = {name: scope[name] for name in _KEPT_SCOPE if name in scope}
+        """Remember the running loop, and what an app keeps in the scope for all requests.
+
+        Of a request's own state nothing is kept: it may hold who is logged in.
+        """
+        with contextlib.suppress(RuntimeError):  # trio runs no loop of asyncio's
+            self._loop = asyncio.get_running_loop()
+        # Starlette finds itself in "app".
+        self._app_scope = {name: scope[name] for name in ("app", "root_path") if name in scope}
+        if scope["type"] == "lifespan":
+            # Filled while the app starts up, so the dict itself is kept.
+            self._state = scope.get("state", {})
 
     @property
     def is_attached(self) -> bool:
@@ -123,7 +137,7 @@ class ASGIRenderer:
         except FutureTimeoutError:
             rendering.cancel()
             raise DeliveryError(TARGET, f"GET {path}: not within {self._timeout_s:g} s") from None
-        except Exception as error:
+        except BaseException as error:
             raise _raised(path, error) from error
 
     async def _respond(self, path: str, accept: str | None) -> Response:
@@ -147,11 +161,12 @@ class ASGIRenderer:
         await self._app(self._request_scope(path, accept), receive, send)
         if not start:
             raise DeliveryError(TARGET, f"GET {path}: the app started no response")
-        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in start["headers"]]
+        raw = start.get("headers", ())
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
         return _response(start["status"], headers, bytes(body))
 
     def _request_scope(self, path: str, accept: str | None) -> Scope:
-        root_path = self._scope.get("root_path", "")
+        root_path = self._app_scope.get("root_path", "")
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -168,8 +183,8 @@ class ASGIRenderer:
             ],
             "client": ("127.0.0.1", 0),
             "server": (self._origin.hostname or "localhost", self._origin.port),
-            **self._scope,
-            "state": dict(self._scope.get("state", {})),
+            "state": dict(self._state),
+            **self._app_scope,
         }
 
 
@@ -188,16 +203,16 @@ class OriginRenderer:
         return _response(answer.status, list(answer.headers.items()), answer.body)
 
 
-def _join(chunks: Iterable[bytes]) -> bytes:
-    body = bytearray()
+def _read(chunks: Iterable[bytes], body: bytearray, deadline: float) -> None:
     try:
         for chunk in chunks:
             body.extend(chunk)
             _check_size(len(body))
+            if time.monotonic() > deadline:
+                raise DeliveryError(TARGET, "the body never ends; set a payload", is_final=True)
     finally:
         if (close := getattr(chunks, "close", None)) is not None:
             close()
-    return bytes(body)
 
 
 def _check_size(size: int) -> None:
@@ -210,7 +225,7 @@ def _response(status: int, headers: Headers, body: bytes) -> Response:
     return Response(status, {name.lower(): value for name, value in headers}, body)
 
 
-def _raised(path: str, error: Exception) -> DeliveryError:
+def _raised(path: str, error: BaseException) -> DeliveryError:
     return DeliveryError(TARGET, f"GET {path}: the app raised {type(error).__name__}: {error}")
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, Self, TypeVar
+from uuid import UUID
 
 T = TypeVar("T")
 
@@ -28,11 +29,15 @@ class Converter:
 
 def _plain_integer(value: str) -> str:
     # By text, because int() refuses numbers of more than 4,300 digits.
-    return value.lstrip("0") or "0"
+    sign = "-" if value.startswith("-") else ""
+    digits = value.removeprefix("-").lstrip("0")
+    return sign + digits if digits else "0"
 
 
 SEGMENT = Converter("[^/]+")
 PATH = Converter(".+")
+INT = Converter("[0-9]+", _plain_integer)
+FLOAT = Converter(r"[0-9]+(?:\.[0-9]+)?", lambda value: str(float(value)))
 
 # werkzeug's, Starlette's and Django's names. An id of 7 is "7" whether the URL says 7 or 007,
 # because that is the value that the view and the model see.
@@ -41,18 +46,20 @@ CONVERTERS: Mapping[str, Converter] = {
     "string": SEGMENT,
     "str": SEGMENT,
     "slug": Converter("[-a-zA-Z0-9_]+"),
-    "int": Converter("[0-9]+", _plain_integer),
-    "float": Converter(r"[0-9]+(?:\.[0-9]+)?", lambda value: str(float(value))),
+    "int": INT,
+    "float": FLOAT,
     "uuid": Converter(
-        "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}", str.lower
+        "[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}",
+        lambda value: str(UUID(value)),
     ),
     "path": PATH,
 }
 
+_NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _PARAMETER = re.compile(
-    r"""<(?:(?P<kind>\w+)(?:\((?P<args>[^)]*)\))?:)?(?P<name>[A-Za-z_]\w*)>
-      | \{(?P<braced>[A-Za-z_]\w*)(?::(?P<braced_kind>\w+))?\}""",
-    re.VERBOSE,
+    rf"""<(?:(?P<kind>\w+)(?:\((?P<args>[^)]*)\))?:)?(?P<name>{_NAME})>
+       | \{{(?P<braced>{_NAME})(?::(?P<braced_kind>\w+))?\}}""",
+    re.VERBOSE | re.ASCII,
 )
 
 
@@ -125,12 +132,17 @@ def _literal(text: str) -> str:
 def _converter(kind: str, args: str | None) -> Converter:
     if kind == "any" and args:
         choices = [choice.strip().strip("'\"") for choice in args.split(",")]
+        if not all(choices) or any("/" in choice for choice in choices):
+            raise ValueError("any(...) takes choices that are not empty and have no slash")
         return Converter("|".join(map(re.escape, choices)))
     if kind not in CONVERTERS:
         known = ", ".join(sorted([*CONVERTERS, "any(...)"]))
         raise ValueError(f"unknown converter {kind!r}; known are {known}")
+    converter = CONVERTERS[kind]
+    if args and "signed=True" in args.replace(" ", ""):
+        return Converter(f"-?(?:{converter.regex})", converter.normalise)
     # <string(length=2):code> and the like narrow a match that the app makes anyway.
-    return CONVERTERS[kind]
+    return converter
 
 
 def _regex(part: str | _Parameter) -> str:

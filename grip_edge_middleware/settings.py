@@ -9,7 +9,7 @@ Pure: the environment is passed in.
 
 from __future__ import annotations
 
-import math
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 HOLDS: tuple[Hold, ...] = get_args(Hold)
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+# https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2: what caches can count to.
+MAX_SECONDS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,8 @@ class _Reader:
 
     def settings(self, found: object) -> Settings | None:
         if not isinstance(found, Mapping):
-            self.wrong("GRIP_EDGE", f"expected a dict, got {_show(found)}")
+            # Not repeated: it may be a URL with a key.
+            self.wrong("GRIP_EDGE", f"expected a dict, got {_kind(found)}")
             return None
         known = (*_GLOBAL_ONLY, *_GLOBAL_DEFAULTS, *_TOPIC_DEFAULTS, *_ROUTE_DEFAULTS)
         self.names("", found, known)
@@ -371,7 +375,7 @@ class _Reader:
 
     def many(self, path: str, found: object, read: Callable[[str, Any], T | None]) -> tuple[T, ...]:
         """Read each item of a list with `read(path, item)`."""
-        if isinstance(found, str) or not isinstance(found, Iterable):
+        if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
             self.wrong(path, f"expected a list, got {_show(found)}")
             return ()
         values = [
@@ -397,8 +401,13 @@ class _Reader:
 
 def _show(found: object) -> str:
     if isinstance(found, str):
-        return f'"{found}"' if len(found) <= 60 else f'"{found[:57]}..."'
-    return type(found).__name__ if isinstance(found, list | dict | tuple) else repr(found)[:60]
+        return json.dumps(found if len(found) <= 60 else f"{found[:57]}...")
+    is_plain = found is None or isinstance(found, bool | int | float | type)
+    return repr(found)[:60] if is_plain else _kind(found)
+
+
+def _kind(found: object) -> str:
+    return "None" if found is None else f"{type(found).__name__}"
 
 
 def _nearest(name: object, known: Iterable[str]) -> str:
@@ -428,24 +437,24 @@ def _boolean(found: object) -> bool:
     return found if isinstance(found, bool) else _expected("True or False", found)
 
 
-def _is_number(found: object) -> bool:
-    return isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+def _is_number(found: Any) -> bool:
+    is_number = isinstance(found, int | float) and not isinstance(found, bool)
+    return is_number and 0 <= found <= MAX_SECONDS
 
 
-def _whole_seconds(found: object) -> int:
-    if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
+def _whole_seconds(found: Any) -> int:
+    if _is_number(found) and isinstance(found, int):
         return found
     return _expected("whole seconds, 0 or more", found)
 
 
 def _seconds(found: Any) -> float:
-    return (
-        float(found) if _is_number(found) and found >= 0 else _expected("seconds, 0 or more", found)
-    )
+    return float(found) if _is_number(found) else _expected("seconds, 0 or more", found)
 
 
 def _some_seconds(found: Any) -> float:
-    return float(found) if _is_number(found) and found > 0 else _expected("seconds, above 0", found)
+    is_some = _is_number(found) and found > 0
+    return float(found) if is_some else _expected("seconds, above 0", found)
 
 
 def _count(found: object) -> int:
@@ -463,15 +472,21 @@ def _hold(found: object) -> Hold | None:
 
 
 def _media_type(found: object) -> str | None:
-    if found is None or (isinstance(found, str) and re.fullmatch(r"[\w.+-]+/[\w.+-]+", found)):
-        return found
+    if found is None:
+        return None
+    if isinstance(found, str) and re.fullmatch(r"[\w.+-]+/[\w.+-]+", found, re.ASCII):
+        return found.lower()
     return _expected('a media type such as "text/event-stream"', found)
 
 
 def _http_url(found: object) -> str:
     if isinstance(found, str):
         split = urlsplit(found)
-        if split.scheme in ("http", "https") and split.hostname and not split.query:
+        # .port raises ValueError for what is no port.
+        is_plain = not split.query and not split.fragment and split.port != 0
+        if split.username or split.password:
+            raise _Wrong("a URL with a user and password would show them in logs", "leave them out")
+        if split.scheme in ("http", "https") and split.hostname and is_plain:
             return found.rstrip("/")
     return _expected("a URL such as http://host:port", found)
 
@@ -524,15 +539,18 @@ def _cdn(found: object) -> tuple[str, Mapping[Any, Any]]:
     """Return the kind and its options from `varnish://host:port` or `{"varnish": {...}}`."""
     if isinstance(found, Mapping) and len(found) == 1:
         [(kind, options)] = found.items()
-        if kind in ("varnish", "fastly"):
-            return kind, options if isinstance(options, Mapping) else _expected("a dict", options)
-        raise _Wrong(f"unknown CDN {_show(kind)}", _nearest(kind, ("varnish", "fastly")))
+        if kind not in ("varnish", "fastly"):
+            raise _Wrong(f"unknown CDN {_show(kind)}", _nearest(kind, ("varnish", "fastly")))
+        if not isinstance(options, Mapping):
+            # Not repeated: it may be a token.
+            raise _Wrong(f'expected {{"{kind}": {{...}}}}, got {_kind(options)} in it')
+        return kind, options
     if isinstance(found, str):
         split = urlsplit(found)
         if split.scheme == "varnish" and split.hostname:
-            return "varnish", {"url": f"http://{split.netloc}{split.path}"}
-        if split.scheme == "fastly":
-            # Not .hostname, which is lower case: a service id is not.
+            return "varnish", {"url": found.replace("varnish", "http", 1)}
+        # Not .hostname, which is lower case: a service id is not.
+        if split.scheme == "fastly" and found == f"fastly://{split.netloc}":
             return "fastly", {"service_id": split.netloc}
     return _expected('"varnish://host:port", "fastly://SERVICE_ID" or {"fastly": {...}}', found)
 

@@ -108,8 +108,15 @@ class TopicTemplate:
         return shorten("%any".join(self.literals)) if self.params else self.text
 
     def fill(self, values: Mapping[str, object]) -> Topic:
-        """Return the topic for these values. KeyError names a parameter that is missing."""
+        """Return the topic for these values.
+
+        KeyError names a parameter that is missing, ValueError one that is empty: without it, the
+        name could be another topic's.
+        """
         params = tuple((param, text(values[param])) for param in self.params)
+        for param, value in params:
+            if not value:
+                raise ValueError(f"{param} is empty")
         escaped = [escape(value, self.also) for _, value in params]
         name = "".join(_interleave(self.literals, escaped))
         return Topic(shorten(name), self.text, params)

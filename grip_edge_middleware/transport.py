@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol
 
+import httpcore2 as httpcore
 import httpx2 as httpx
 
 from grip_edge_middleware.errors import DeliveryError
@@ -29,57 +32,134 @@ class Transport(Protocol):
 class HttpTransport:
     """HTTP/1.1 through httpx2. Thread-safe, and a fork gets connections of its own.
 
-    `timeout_s` limits the connect and the whole answer, not only the silence between its bytes.
+    `timeout_s` limits everything from the connect to the last byte of the answer together.
     """
+
+    _client: httpx.Client | None
 
     def __init__(self, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._lock = threading.Lock()
-        self._client: httpx.Client | None = None
-        self._pid = os.getpid()
+        self._deadline = _Deadline()
+        self._start_anew()
 
     def send(self, request: Request, *, max_bytes: int = MAX_ANSWER_BYTES) -> Response:
-        """Return the answer; DeliveryError says why there is none."""
-        deadline = time.monotonic() + self._timeout_s
-        target = httpx.URL(request.url).netloc.decode("ascii", "replace")
+        """Return the answer; DeliveryError says why there is none, and never what was sent."""
+        target = request.url.partition("?")[0]
+        self._deadline.at = time.monotonic() + self._timeout_s
         try:
             with self._open().stream(
                 request.method, request.url, headers=dict(request.headers), content=request.body
             ) as answer:
-                body = b""
+                body = bytearray()
                 for chunk in answer.iter_bytes():
-                    body += chunk
-                    if time.monotonic() > deadline:
-                        raise DeliveryError(target, self._too_late())
+                    body.extend(chunk)
                     if len(body) > max_bytes:
                         raise DeliveryError(target, f"answered more than {max_bytes} bytes")
                 headers = {name.lower(): value for name, value in answer.headers.items()}
-                return Response(answer.status_code, headers, body)
+                return Response(answer.status_code, headers, bytes(body))
         except httpx.TimeoutException:
-            raise DeliveryError(target, self._too_late()) from None
+            raise DeliveryError(target, f"no answer within {self._timeout_s:g} s") from None
+        except httpx.LocalProtocolError:
+            # Its text repeats the header, which may be a token.
+            raise DeliveryError(target, "a header of the request cannot be sent") from None
         except httpx.HTTPError as error:
             raise DeliveryError(target, f"{type(error).__name__}: {error}") from None
-        except httpx.InvalidURL as error:
-            raise DeliveryError(target, f"the URL cannot be used: {error}") from None
+        except (httpx.InvalidURL, ValueError) as error:
+            raise DeliveryError(target, f"cannot be asked: {type(error).__name__}") from None
 
     def close(self) -> None:
         """Close idle connections."""
+        self._check_process()
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
             client.close()
 
     def _open(self) -> httpx.Client:
-        if self._pid != os.getpid():
-            # A fork: the sockets are the parent's, so they are neither used nor closed.
-            self._lock, self._client, self._pid = threading.Lock(), None, os.getpid()
+        self._check_process()
         with self._lock:
             if self._client is None:
                 self._client = httpx.Client(timeout=self._timeout_s, follow_redirects=False)
+                _limit(self._client, self._deadline)
             return self._client
 
-    def _too_late(self) -> str:
-        return f"no answer within {self._timeout_s:g} s"
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            # A fork: the sockets are the parent's, so they are neither used nor closed.
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._client = None
+        self._pid = os.getpid()
+
+
+class _Deadline(threading.local):
+    """When the running request of this thread must be over, in monotonic seconds."""
+
+    at: float = math.inf
+
+    def shorten(self, timeout_s: float | None) -> float:
+        left_s = self.at - time.monotonic()
+        return max(0.0, left_s if timeout_s is None else min(timeout_s, left_s))
+
+
+def _limit(client: httpx.Client, deadline: _Deadline) -> None:
+    """Have the client keep to the deadline; httpx itself limits only the silence between bytes.
+
+    httpcore takes a network backend, but httpx does not hand one on.
+    """
+    for transport in (client._transport, *client._mounts.values()):
+        if (pool := getattr(transport, "_pool", None)) is not None:
+            pool._network_backend = _DeadlineBackend(pool._network_backend, deadline)
+
+
+class _DeadlineBackend(httpcore.NetworkBackend):
+    def __init__(self, backend: httpcore.NetworkBackend, deadline: _Deadline) -> None:
+        self._backend = backend
+        self._deadline = deadline
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        stream = self._backend.connect_tcp(
+            host, port, self._deadline.shorten(timeout), local_address, socket_options
+        )
+        return _DeadlineStream(stream, self._deadline)
+
+
+class _DeadlineStream(httpcore.NetworkStream):
+    def __init__(self, stream: httpcore.NetworkStream, deadline: _Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        left_s = self._deadline.shorten(timeout)
+        if left_s == 0.0:
+            # A socket would take a timeout of 0 for "do not wait", which is another error.
+            raise httpcore.ReadTimeout
+        return self._stream.read(max_bytes, left_s)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, timeout)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _DeadlineStream(
+            self._stream.start_tls(ssl_context, server_hostname, timeout), self._deadline
+        )
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 def retry_after_s(response: Response) -> float | None:

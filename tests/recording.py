@@ -98,10 +98,10 @@ def acknowledge(request: Recorded) -> Answer:
 class RecordingServer:
     """A threaded HTTP server on a free port.
 
-        with RecordingServer() as server:
-            server.respond = lambda request: Answer(503)
-            ...
-            server.wait_for(lambda seen: len(seen) == 2)
+    with RecordingServer() as server:
+        server.respond = lambda request: Answer(503)
+        ...
+        server.wait_for(lambda seen: len(seen) == 2)
     """
 
     def __init__(self) -> None:
@@ -216,7 +216,7 @@ def _handler(server: RecordingServer) -> type[BaseHTTPRequestHandler]:
             else:
                 self._send(answer)
 
-        do_GET = do_POST = do_PURGEKEYS = answer
+        do_GET = do_POST = do_PURGEKEYS = answer  # noqa: N815 - the names that http.server calls
 
         def _send_raw(self, answer: Answer) -> None:
             self.close_connection = True
@@ -251,6 +251,7 @@ class RecordingTransport:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
+        self.outcomes: list[Outcome] = []
         self.is_closed = False
         self._scripts: dict[str, deque[Outcome]] = {}
         self._forever: dict[str, Outcome] = {}
@@ -269,6 +270,7 @@ class RecordingTransport:
     def send(self, request: Request, *, max_bytes: int = MAX_ANSWER_BYTES) -> Response:
         self.requests.append(request)
         outcome = self._outcome(request)
+        self.outcomes.append(outcome)
         if isinstance(outcome, DeliveryError):
             raise outcome
         return outcome
@@ -365,9 +367,7 @@ class Simulation:
         self.transport = RecordingTransport()
         self.renderer = StubRenderer()
         self.metrics = Counts()
-        self.store = MemoryStore(
-            max_pending=self.settings.max_pending, wall_clock=self.clock.wall
-        )
+        self.store = MemoryStore(max_pending=self.settings.max_pending, wall_clock=self.clock.wall)
         self.delivery = Delivery(
             transport=self.transport,
             purgers=[_purger(cdn) for cdn in self.settings.cdns],

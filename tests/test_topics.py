@@ -27,7 +27,7 @@ from grip_edge_middleware.topics import (
 
 # Lone surrogates are left out where a value must come back: no URL can carry them.
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
-ANY_TEXT = st.text(st.characters())
+ANY_TEXT = st.text(st.characters(), min_size=1)
 
 literals = st.text(st.sampled_from(sorted(LITERAL)), max_size=6)
 separated = st.tuples(literals, st.sampled_from(sorted(SEPARATORS)), literals).map("".join)
@@ -127,7 +127,9 @@ def test_every_name_is_read_as_what_filled_it(template: TopicTemplate, data: st.
 @given(template=templates(), data=st.data())
 def test_a_template_has_one_reading(template: TopicTemplate, data: st.DataObject) -> None:
     # Few characters, the separators among them: what would collide if anything could.
-    awkward = st.text(st.sampled_from(["-", ":", ".", "_", "~", "%", "2", "D", "x", "é"]))
+    awkward = st.text(
+        st.sampled_from(["-", ":", ".", "_", "~", "%", "2", "D", "x", "é"]), min_size=1
+    )
     one = {param: data.draw(awkward) for param in template.params}
     other = {param: data.draw(awkward) for param in template.params}
     assume(one != other)
@@ -177,6 +179,11 @@ def test_what_a_template_cannot_have_produced_is_not_read(template: str, name: s
 def test_a_missing_value_is_named() -> None:
     with pytest.raises(KeyError, match="name"):
         fill("counter-{name}", title="blue")
+
+
+def test_an_empty_value_is_refused_because_no_url_shows_it() -> None:
+    with pytest.raises(ValueError, match="name"):
+        fill("counter-{name}", name="")
 
 
 def test_values_that_the_template_does_not_have_are_ignored() -> None:

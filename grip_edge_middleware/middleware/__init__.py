@@ -10,13 +10,5 @@ from contextvars import ContextVar
 
 from grip_edge_middleware.policy import Notes
 
-# The response that the running view is making. It is replaced by the next request of the context
-# and never reset: a lazy WSGI app starts its response after the call that made it returned.
+# The response that the running view is making.
 current_notes: ContextVar[Notes | None] = ContextVar("grip_edge_notes", default=None)
-
-
-def begin_notes() -> Notes:
-    """Open the notes of a response."""
-    notes = Notes()
-    current_notes.set(notes)
-    return notes

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from grip_edge_middleware.middleware import begin_notes
-from grip_edge_middleware.policy import Plan, Policy, RequestFacts
+from grip_edge_middleware.middleware import current_notes
+from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts
 from grip_edge_middleware.types import ASGIApp, Headers, Message, Receive, Scope, Send
 
 
@@ -38,7 +38,12 @@ class ASGIMiddleware:
         if plan is None:
             return await self.app(scope, receive, send)
         self._attach(scope)
-        return await self.app(scope, receive, _with_headers(plan, scope, send))
+        notes = Notes()
+        token = current_notes.set(notes)
+        try:
+            return await self.app(scope, receive, _with_headers(plan, notes, scope, send))
+        finally:
+            current_notes.reset(token)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Flush before the app shuts down and after: uvicorn skips `atexit` on SIGTERM."""
@@ -61,8 +66,7 @@ class ASGIMiddleware:
         await self.app(scope, flush_and_receive, flush_and_send)
 
 
-def _with_headers(plan: Plan, scope: Scope, send: Send) -> Send:
-    notes = begin_notes()
+def _with_headers(plan: Plan, notes: Notes, scope: Scope, send: Send) -> Send:
     request = _facts(scope)
 
     async def send_with_headers(message: Message) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from grip_edge_middleware.middleware import begin_notes
-from grip_edge_middleware.policy import Policy, RequestFacts
+from grip_edge_middleware.middleware import current_notes
+from grip_edge_middleware.policy import Notes, Policy, RequestFacts
 from grip_edge_middleware.types import Headers, StartResponse, WSGIApplication, WSGIEnvironment
 
 
@@ -22,7 +22,7 @@ class WSGIMiddleware:
         plan = self.policy.match(_path(environ))
         if plan is None:
             return self.app(environ, start_response)
-        notes = begin_notes()
+        notes = Notes()
         request = RequestFacts(
             environ["REQUEST_METHOD"],
             environ.get("HTTP_ACCEPT", ""),
@@ -34,7 +34,14 @@ class WSGIMiddleware:
             code = int(status[:3]) if status[:3].isdigit() else 0
             return start_response(status, plan.apply(request, code, headers, notes), *exc_info)
 
-        return self.app(environ, start_with_headers)
+        token = current_notes.set(notes)
+        try:
+            return self.app(environ, start_with_headers)
+        finally:
+            # An app that starts its response only when its body is read may still tag it. Its
+            # notes stay until the context's next request.
+            if notes.is_closed:
+                current_notes.reset(token)
 
 
 def _path(environ: WSGIEnvironment) -> str:

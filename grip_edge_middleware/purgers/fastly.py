@@ -60,7 +60,7 @@ class FastlyPurger:
             raise DeliveryError(self.name, f"answered {response.status} to a purge")
         try:
             answer = json.loads(response.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             raise DeliveryError(self.name, "answered 200 with something else than a JSON object")

@@ -30,9 +30,14 @@ class Ledger(Generic[T]):
         self._frames.append((name, []))
 
     def rollback_to(self, name: str) -> None:
-        """Forget what came since the savepoint, which stays open."""
+        """Forget what came since the savepoint, which stays open.
+
+        One that is not known was opened before this ledger began, so everything came since.
+        """
         at = self._find(name)
-        if at is not None:
+        if at is None:
+            self.take()
+        else:
             self._frames[at:] = [(name, [])]
 
     def release(self, name: str) -> None:

@@ -49,8 +49,8 @@ class SQLAlchemySource:
         self._is_checked = False
         for kind in watches.classes():
             mapper: Mapper[Any] | None = inspect(kind, raiseerr=False)
-            if mapper is not None:
-                self._prepare(mapper)
+            for descendant in mapper.self_and_descendants if mapper is not None else ():
+                self._prepare(descendant)
         event.listen(Mapper, "mapper_configured", self._mapper_configured)
         event.listen(Session, "after_begin", _after_begin)
         event.listen(Session, "after_flush", self._after_flush)
@@ -87,7 +87,10 @@ class SQLAlchemySource:
             self._warn_of_unknown_models()
             for mapper, changes in self._changes(session, context):
                 connection = session.connection(bind_arguments={"mapper": mapper})
-                _ledger(connection).add((self._sink, change) for change in changes)
+                if connection._is_autocommit_isolation():
+                    self._sink(changes)  # visible already, whatever the session does then
+                else:
+                    _ledger(connection).add((self._sink, change) for change in changes)
         except Exception:
             logger.exception("a save was not understood, so its topics are not published")
 
@@ -211,11 +214,10 @@ def _safely(then: Callable[..., None], connection: Any, *args: Any) -> None:
 
 
 def _submit(connection: Any, *_: Any) -> None:
-    by_sink: dict[Sink, list[Change]] = {}
-    for sink, change in _take(connection):
-        by_sink.setdefault(sink, []).append(change)
-    for sink, changes in by_sink.items():
-        sink(changes)
+    entries = _take(connection)
+    # By identity: a sink is any callable, hashable or not.
+    for sink in {id(sink): sink for sink, _ in entries}.values():
+        sink([change for whose, change in entries if whose is sink])
 
 
 def _forget(connection: Any, *_: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,8 @@ class MemoryStore:
     """Pending topics in a dict and their due times in a heap.
 
     At most `max_pending` topics; more are refused, and counted by the caller. `wall_clock` gives
-    Unix seconds: versions are taken from it, so that they grow across restarts too.
+    Unix seconds: versions begin with it, so that they grow across restarts too, and end with what
+    tells this process from others, whose items a proxy would take for repetitions of ours.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class MemoryStore:
     def after_fork(self) -> None:
         """Forget what is pending, which the parent sends."""
         self._lock = Lock()
+        self._process = secrets.randbelow(10**9)
         self._pending: dict[str, _Pending] = {}
-        self._claimed: set[str] = set()
+        # How many publications of each claimed topic are on their way.
+        self._claimed: dict[str, int] = {}
         # Names by due time, but for the claimed. An entry is void when its topic's time is another.
         self._heap: list[tuple[float, str]] = []
         self._window_ends: dict[str, float] = {}
@@ -68,7 +72,7 @@ class MemoryStore:
         with self._lock:
             for claim in claims:
                 name = claim.topic.name
-                self._claimed.discard(name)
+                self._claimed.pop(name, None)
                 if (newer := self._pending.get(name)) is not None:
                     self._schedule(newer.claim, newer.due)
 
@@ -76,7 +80,7 @@ class MemoryStore:
         """Put a claim back, before what came after it."""
         with self._lock:
             name = claim.topic.name
-            self._claimed.discard(name)
+            self._claimed.pop(name, None)
             if (newer := self._pending.get(name)) is not None:
                 claim, due = _merge(claim, newer.claim), newer.due
             self._schedule(claim, due)
@@ -89,7 +93,7 @@ class MemoryStore:
     def pending(self) -> int:
         """Return how many topics are pending or claimed."""
         with self._lock:
-            return len(self._pending.keys() | self._claimed)
+            return len(self._pending.keys() | self._claimed.keys())
 
     def _add(self, change: Change, now: float) -> bool:
         name = change.topic.name
@@ -98,7 +102,8 @@ class MemoryStore:
         claim = Claim(change.topic, change.settings, (publication,))
         known = self._pending.get(name)
         if known is not None:
-            if len(known.claim.publications) >= MAX_PUBLICATIONS:
+            waiting = len(known.claim.publications) + self._claimed.get(name, 0)
+            if not change.settings.coalesce and waiting >= MAX_PUBLICATIONS:
                 return False
             claim, due = _merge(known.claim, claim), min(known.due, due)
         elif len(self._pending) >= self._max_pending:
@@ -108,7 +113,7 @@ class MemoryStore:
 
     def _next_version(self) -> str:
         self._last_version = max(self._last_version + 1, int(self._wall_clock() * 1000))
-        return str(self._last_version)
+        return str(self._last_version * 10**9 + self._process)
 
     def _schedule(self, claim: Claim, due: float) -> None:
         name = claim.topic.name
@@ -121,7 +126,7 @@ class MemoryStore:
 
     def _take(self, name: str, now: float) -> Claim:
         claim = self._pending.pop(name).claim
-        self._claimed.add(name)
+        self._claimed[name] = len(claim.publications)
         self._window_ends[name] = now + claim.settings.throttle
         if len(self._window_ends) > self._sweep_windows_at:
             self._sweep_windows(now)

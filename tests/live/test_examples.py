@@ -167,23 +167,3 @@ def test_sigterm_right_after_a_save_delivers_it(fresh_edge: Edge, tmp_path: Path
                 await client.event(shows("price", 1009))
 
     asyncio.run(scenario())
-
-
-@pytest.mark.browser
-def test_two_tabs_show_the_same_counter(fresh_edge: Edge, tmp_path: Path) -> None:
-    browser_module = pytest.importorskip("browser")
-    with flask_example(fresh_edge, tmp_path), browser_module.chromium(tmp_path) as browser:
-        page = f"{fresh_edge.url}/counters/coffees/"
-        watcher = browser.open(page)
-        presser = browser.open(page)
-        for tab in (watcher, presser):
-            tab.wait_for_text("value", "0")
-            tab.wait_for_text("state", "live")
-
-        presser.click("increment")
-
-        watcher.wait_for_text("value", "1")
-        watcher.wait_for_text("source", "pushed")
-        assert watcher.loads() == 1
-        watcher.screenshot(tmp_path / "watcher.png")
-        print(f"\nscreenshot: {tmp_path / 'watcher.png'}")

@@ -73,7 +73,7 @@ def test_releasing_a_savepoint_releases_those_within_it() -> None:
     ledger.savepoint("inner")
     ledger.add([1])
     ledger.release("outer")
-    ledger.rollback_to("inner")
+    ledger.release("inner")
 
     assert ledger.take() == [1]
 
@@ -89,11 +89,18 @@ def test_of_two_savepoints_of_one_name_the_inner_one_is_meant() -> None:
     assert ledger.take() == [1]
 
 
-def test_a_savepoint_that_is_not_open_is_ignored() -> None:
+def test_a_savepoint_older_than_the_ledger_takes_everything_with_it() -> None:
     ledger: Ledger[int] = Ledger()
     ledger.add([1])
-    ledger.rollback_to("never")
-    ledger.release("never")
+    ledger.rollback_to("before")
+
+    assert ledger.take() == []
+
+
+def test_releasing_a_savepoint_older_than_the_ledger_keeps_everything() -> None:
+    ledger: Ledger[int] = Ledger()
+    ledger.add([1])
+    ledger.release("before")
 
     assert ledger.take() == [1]
 

@@ -1,0 +1,60 @@
+"""What the memory store does beyond the contract."""
+
+from __future__ import annotations
+
+from grip_edge_middleware.stores.memory import MAX_PUBLICATIONS, MemoryStore
+from tests.stores.test_contract import chat, counter, values
+
+
+def test_versions_go_on_growing_after_a_restart() -> None:
+    before = MemoryStore(wall_clock=lambda: 1_790_000_000.0)
+    after = MemoryStore(wall_clock=lambda: 1_790_000_001.0)
+    before.add([counter("blue")], 0.0)
+    after.add([counter("blue")], 0.0)
+
+    [old], [new] = before.claim(0.0, limit=1), after.claim(0.0, limit=1)
+    assert int(old.publications[0].version) < int(new.publications[0].version)
+
+
+def test_versions_grow_although_the_clock_is_set_back() -> None:
+    times = iter([1_790_000_000.0, 1_789_000_000.0])
+    store = MemoryStore(wall_clock=lambda: next(times))
+    store.add([chat("x", "1"), chat("x", "2")], 0.0)
+
+    [claim] = store.claim(0.0, limit=1)
+    first, second = (int(publication.version) for publication in claim.publications)
+    assert first < second
+
+
+def test_deltas_of_one_topic_are_bounded() -> None:
+    store = MemoryStore()
+    refused = store.add([chat("x", str(n)) for n in range(MAX_PUBLICATIONS + 7)], 0.0)
+
+    [claim] = store.claim(0.0, limit=1)
+    assert refused == 7
+    assert len(claim.publications) == MAX_PUBLICATIONS
+    assert values(claim)[0] == "0"
+
+
+def test_deltas_stay_bounded_while_a_target_is_down() -> None:
+    """Each retry takes the claim away and gives it back, with a thousand more each time."""
+    store = MemoryStore()
+    for now in range(0, 500, 100):
+        store.add([chat("x", "1")] * MAX_PUBLICATIONS, float(now))
+        [claim] = store.claim(now + 10.0, limit=1)
+        store.add([chat("x", "1")] * MAX_PUBLICATIONS, now + 20.0)
+        store.postpone(claim, now + 30.0)
+
+    [claim] = store.claim(1_000.0, limit=1)
+    assert len(claim.publications) <= 2 * MAX_PUBLICATIONS
+
+
+def test_windows_that_ended_are_not_kept() -> None:
+    store = MemoryStore()
+    for number in range(10_000):
+        store.add([counter(str(number))], float(number))
+        store.release(store.claim(float(number), limit=10))
+
+    assert len(store._window_ends) <= 2_048
+    assert len(store._heap) <= 2_048
+    assert store.pending() == 0

@@ -1,0 +1,185 @@
+"""The one object that a user holds."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from grip_edge_middleware import GripEdge, GripEdgeError, SettingsError, TopicError
+from tests.recording import DEADLINE_S, Answer, RecordingServer
+
+TOPICS: dict[str, Any] = {
+    "counter-{name}": {"routes": ["/counters/<name>/"], "hold": "stream"},
+    "counters": {"routes": ["/counters/"]},
+    "bid-{lot}:{id}": {"routes": ["/lots/<lot>/<id>/"], "hold": "response"},
+}
+
+
+@pytest.fixture
+def server() -> Iterator[RecordingServer]:
+    with RecordingServer() as server:
+        yield server
+
+
+@pytest.fixture
+def edge(server: RecordingServer) -> Iterator[GripEdge]:
+    settings = {"grip_url": server.url, "cdn": server.url.replace("http", "varnish")}
+    with closing(GripEdge(settings={**settings, "topics": TOPICS}, environ={})) as edge:
+        yield edge
+
+
+def test_a_topic_is_named_by_its_template_or_its_name(
+    edge: GripEdge, server: RecordingServer
+) -> None:
+    edge.publish("counter-{name}", "x", name="a b")
+    edge.publish("counter-red", "x")
+    edge.publish("bid-{lot}:{id}", "x", lot=1, id=2)
+
+    assert edge.flush(DEADLINE_S)
+    assert set(server.channels) == {"counter-a%20b", "counter-red", "bid-1:2"}
+
+
+@pytest.mark.parametrize(
+    ("topic", "params"),
+    [
+        ("nothing", {}),
+        ("counter-{name}", {}),
+        ("counter-{name}", {"nome": "x"}),
+        ("counter-{name}", {"name": "x", "more": "y"}),
+        ("counters", {"name": "x"}),
+        ("counter-{nome}", {"nome": "x"}),
+        ("counter-a b", {}),
+        ("", {}),
+    ],
+)
+def test_a_topic_that_is_not_declared_is_an_error(
+    edge: GripEdge, topic: str, params: dict[str, str]
+) -> None:
+    with pytest.raises(TopicError) as error:
+        edge.submit(topic, **params)
+
+    assert isinstance(error.value, GripEdgeError)
+    assert "counter-{name}" in str(error.value) or topic in str(error.value)
+
+
+def test_data_is_published_as_each_hold_wants_it(edge: GripEdge, server: RecordingServer) -> None:
+    edge.publish("counter-blue", {"value": 1})
+    edge.publish("bid-1:2", [1, "ü"])
+
+    assert edge.flush(DEADLINE_S)
+    formats = {item["channel"]: item["formats"] for item in server.items}
+    assert formats["counter-blue"] == {"http-stream": {"content": 'data: {"value":1}\n\n'}}
+    assert formats["bid-1:2"]["http-response"]["body"] == '[1,"ü"]'
+
+
+def test_data_that_is_no_json_is_an_error_of_the_caller(edge: GripEdge) -> None:
+    with pytest.raises(TypeError):
+        edge.publish("counter-blue", {"value": object()})
+
+
+def test_an_unwatched_instance_is_an_error(edge: GripEdge) -> None:
+    with pytest.raises(TopicError, match="no topic has object among its models"):
+        edge.changed(object())
+
+
+class Counter:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def test_an_instance_that_no_source_sees_is_told(server: RecordingServer) -> None:
+    topic = {**TOPICS["counter-{name}"], "models": [Counter], "payload": lambda c: c.name * 2}
+    settings = {"grip_url": server.url, "topics": {"counter-{name}": topic}}
+    with closing(GripEdge(settings=settings, environ={})) as edge:
+        edge.changed(Counter("blue"))
+
+        assert edge.flush(DEADLINE_S)
+        assert server.items[0]["formats"]["http-stream"]["content"] == "blueblue"
+
+
+def test_health_shows_targets_counts_and_what_is_pending(
+    edge: GripEdge, server: RecordingServer
+) -> None:
+    server.respond = lambda _: Answer(503)
+    edge.publish("counter-blue", "x")
+    server.wait_for(lambda seen: len(seen) >= 2)
+
+    health = edge.health()
+
+    assert health["pending"] == 1
+    varnish = next(state for name, state in health["targets"].items() if "varnish" in name)
+    assert varnish["failures"] >= 1
+    assert "503" in varnish["error"]
+    assert health["counts"]["changes"] == 1
+
+
+def test_health_is_plain_data(edge: GripEdge) -> None:
+    assert pickle.loads(pickle.dumps(edge.health())) == edge.health()
+
+
+def test_an_edge_without_settings_refuses_everything_but_tags() -> None:
+    edge = GripEdge(environ={})
+    edge.tag("x")
+    edge.decline_hold()
+    edge.close()
+
+    for call in (lambda: edge.submit("x"), edge.flush, edge.health, lambda: edge.wsgi(None)):  # type: ignore[arg-type]
+        with pytest.raises(SettingsError, match="no settings yet"):
+            call()
+
+
+def test_settings_may_come_from_the_environment() -> None:
+    environ = {"GRIP_URL": "http://proxy:5561", "FASTLY_API_TOKEN": "t"}
+    settings = {"cdn": "fastly://S1", "topics": TOPICS}
+    with closing(GripEdge(settings=settings, environ=environ)) as edge:
+        assert set(edge.health()["targets"]) == {"fastly S1", "grip http://proxy:5561"}
+
+
+def test_no_secret_is_shown(server: RecordingServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    server.respond = lambda _: Answer(401, {}, b"UNLIKELY-token")
+    settings = {
+        "grip_url": f"{server.url}?iss=realm&key=UNLIKELY-key-of-more-than-32-characters",
+        "cdn": {"fastly": {"service_id": "S1", "token": "UNLIKELY-token", "url": server.url}},
+        "topics": TOPICS,
+        "flush_timeout": 0.1,
+    }
+    with closing(GripEdge(settings=settings, environ={})) as edge:
+        edge.publish("counter-blue", "x")
+        server.wait_for(lambda seen: len(seen) >= 2)
+        parts = edge._parts
+        assert parts is not None
+        shown = [caplog.text, str(edge.health()), repr(edge), repr(vars(parts))]
+
+    assert server.requests[0].headers["fastly-key"] == "UNLIKELY-token"
+    assert "UNLIKELY" not in "".join(shown) + caplog.text
+
+
+def test_a_secret_that_is_wrong_is_not_repeated_by_the_error() -> None:
+    settings = {
+        "grip_url": "http://x?key=base64:UNLIKELY!&iss=x",
+        "cdn": {"fastly": {"service_id": "S1", "token": "UNLIKELY token"}},
+        "topics": TOPICS,
+    }
+
+    with pytest.raises(SettingsError) as error:
+        GripEdge(settings=settings, environ={})
+
+    assert len(error.value.mistakes) == 2
+    assert "UNLIKELY" not in f"{error.value} {error.value!r}"
+
+
+@pytest.mark.parametrize("port", ["abc", "99999"])
+@pytest.mark.parametrize("setting", ["cdn", "grip_url", "origin"])
+def test_a_port_that_is_none_is_a_settings_error(setting: str, port: str) -> None:
+    """Else the first request to it fails, far from the mistake."""
+    scheme = "varnish" if setting == "cdn" else "http"
+    settings = {"grip_url": "http://x:1", "topics": TOPICS, setting: f"{scheme}://host:{port}"}
+
+    with pytest.raises(SettingsError):
+        GripEdge(settings=settings, environ={}).close()

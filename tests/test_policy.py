@@ -1,0 +1,568 @@
+"""The policy: with which headers a response leaves."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts
+from grip_edge_middleware.settings import Settings
+from grip_edge_middleware.types import Headers
+
+GET = RequestFacts("GET")
+HEAD = RequestFacts("HEAD")
+SSE = RequestFacts("GET", "text/event-stream")
+AUTHORIZED = RequestFacts("GET", is_authorized=True)
+
+HTML: Headers = [("Content-Type", "text/html")]
+EVENTS: Headers = [("Content-Type", "text/event-stream; charset=utf-8")]
+FRESH: Headers = [
+    ("Cache-Control", "max-age=0, s-maxage=600"),
+    ("Surrogate-Control", "max-age=600, stale-if-error=86400"),
+]
+DO_NOT_STORE: Headers = [
+    ("Cache-Control", "private, no-store"),
+    ("Surrogate-Control", "no-store"),
+]
+KEY: Headers = [("Surrogate-Key", "c-blue")]
+STREAM: Headers = [("Grip-Hold", "stream"), ("Grip-Channel", "c-blue")]
+RESPONSE: Headers = [("Grip-Hold", "response"), ("Grip-Channel", "c-blue")]
+
+
+def policy(topics: dict[str, Any] | None = None, **settings: Any) -> Policy:
+    given = {"c-{name}": {"routes": ["/c/<name>/"]}} if topics is None else topics
+    defaults = {"grip_url": None, "cdn": "varnish://cache", "hold": "stream"}
+    return Policy(Settings.parse({**defaults, **settings, "topics": given}, {}))
+
+
+def plan(path: str = "/c/blue/", topics: dict[str, Any] | None = None, **settings: Any) -> Plan:
+    found = policy(topics, **settings).match(path)
+    assert found is not None
+    return found
+
+
+def leave(
+    headers: Headers,
+    *,
+    of: Plan | None = None,
+    request: RequestFacts = GET,
+    status: int = 200,
+    notes: Notes | None = None,
+) -> Headers:
+    return (of or plan()).apply(request, status, headers, notes or Notes())
+
+
+def values(headers: Headers, wanted: str) -> list[str]:
+    return [value for name, value in headers if name.lower() == wanted.lower()]
+
+
+def value(headers: Headers, wanted: str) -> str:
+    [only] = values(headers, wanted)
+    return only
+
+
+def is_kept_out(headers: Headers) -> bool:
+    return (
+        values(headers, "Surrogate-Control") == ["no-store"]
+        and "no-store" in value(headers, "Cache-Control")
+        and not values(headers, "Surrogate-Key")
+        and not values(headers, "CDN-Cache-Control")
+    )
+
+
+# --- 1. what is ours ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/c/", "/c/blue", "/c/blue/x/", "", "*"])
+def test_a_path_without_a_route_has_no_plan(path: str) -> None:
+    assert policy().match(path) is None
+
+
+def test_a_get_is_tagged_cached_and_held() -> None:
+    assert leave(HTML) == HTML + FRESH + KEY + STREAM
+
+
+def test_an_event_stream_is_kept_alive() -> None:
+    assert leave(EVENTS) == [
+        *EVENTS,
+        *FRESH,
+        *KEY,
+        *STREAM,
+        ("Grip-Keep-Alive", r":\n\n; format=cstring; timeout=20"),
+    ]
+
+
+def test_the_apps_own_headers_are_not_changed_in_place() -> None:
+    headers = [*HTML, ("Cache-Control", "max-age=1"), ("Surrogate-Key", "own")]
+    before = list(headers)
+    leave(headers)
+
+    assert headers == before
+
+
+OTHERS = st.sampled_from(
+    ["Content-Type", "Content-Length", "ETag", "Last-Modified", "Link", "X-Thing", "x-thing", "Age"]
+)
+
+
+@given(
+    st.lists(st.tuples(OTHERS, st.text("abc,;= *\xff")), max_size=8),
+    st.sampled_from([GET, HEAD, SSE, AUTHORIZED]),
+    st.sampled_from([200, 204, 301, 304, 404, 500]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_headers_that_are_none_of_ours_keep_their_order_and_value(
+    headers: Headers, request_: RequestFacts, status: int, has_cdn: bool, is_private: bool
+) -> None:
+    private = [("Set-Cookie", "a=b"), ("Set-Cookie", "c=d, e")] if is_private else []
+    given_headers = [*headers, *private]
+    of = plan(cdn="varnish://cache" if has_cdn else None, accept="text/event-stream")
+
+    left = leave(given_headers, of=of, request=request_, status=status)
+    ours = {"cache-control", "surrogate-control", "surrogate-key", "vary"}
+    assert [
+        (n, v) for n, v in left if n.lower() not in ours and not n.startswith("Grip-")
+    ] == given_headers
+
+
+# --- 2. methods and statuses ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE", "get"])
+def test_what_only_changes_something_passes_untouched(method: str) -> None:
+    headers = [*HTML, ("Surrogate-Key", "own"), ("Cache-Control", "max-age=1")]
+
+    assert leave(headers, request=RequestFacts(method)) is headers
+
+
+def test_a_head_is_cached_but_not_held() -> None:
+    assert leave(HTML, request=HEAD) == HTML + FRESH + KEY
+
+
+@pytest.mark.parametrize("status", [203, 204, 206, 300, 301, 302, 308, 404, 405, 410, 414, 501])
+def test_a_status_that_caches_keep_unasked_can_be_purged(status: int) -> None:
+    # Nothing else is added: neither freshness nor a hold.
+    assert leave(HTML, status=status) == HTML + KEY
+
+
+@pytest.mark.parametrize("status", [0, 201, 303, 304, 307, 400, 401, 403, 500, 502, 503])
+def test_another_status_passes_untouched(status: int) -> None:
+    assert leave(HTML, status=status) is HTML
+
+
+@pytest.mark.parametrize(
+    "freshness",
+    [
+        ("Cache-Control", "public, max-age=60"),
+        ("cache-control", "s-maxage=60"),
+        ("Surrogate-Control", "max-age=60"),
+        ("CDN-Cache-Control", "max-age=60"),
+        ("Expires", "Thu, 01 Dec 2033 16:00:00 GMT"),
+    ],
+)
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_what_the_app_made_cacheable_can_be_purged(freshness: tuple[str, str], status: int) -> None:
+    headers = [freshness, *HTML]
+
+    assert leave(headers, status=status) == [*headers, *KEY]
+
+
+@pytest.mark.parametrize(
+    "private",
+    [
+        ("Set-Cookie", "a=b"),
+        ("Cache-Control", "private, max-age=60"),
+        ("Cache-Control", "no-store"),
+        ("Surrogate-Control", "no-store"),
+        ("Vary", "*"),
+    ],
+)
+@pytest.mark.parametrize("status", [404, 301, 500])
+def test_a_private_error_passes_untouched(private: tuple[str, str], status: int) -> None:
+    headers = [private, *HTML]
+
+    assert leave(headers, status=status) is headers
+
+
+def test_the_keys_of_a_cacheable_404_are_merged() -> None:
+    headers = [("Surrogate-Key", "own c-blue")]
+
+    assert leave(headers, status=404) == [("Surrogate-Key", "c-blue own")]
+
+
+def test_a_404_whose_keys_do_not_fit_is_kept_out() -> None:
+    headers = [*HTML, ("Surrogate-Key", "x" * 99)]
+
+    assert leave(headers, status=404, of=plan(key_budget=50)) == HTML + DO_NOT_STORE
+
+
+# --- 3. what is private ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "private",
+    [
+        [("Set-Cookie", "session=1")],
+        [("set-cookie", "a=b"), ("SET-COOKIE", "c=d")],
+        [("Vary", "*")],
+        [("Vary", " * ")],
+        [("Vary", "Accept-Encoding, *")],
+        [("Surrogate-Control", "no-store")],
+        [("Surrogate-Control", "No-Store, max-age=0")],
+        [("Set-Cookie", "a=b"), ("Cache-Control", "public, max-age=60")],
+        [("Set-Cookie", "a=b"), ("CDN-Cache-Control", "max-age=60"), ("Surrogate-Key", "own")],
+    ],
+)
+def test_what_is_for_one_client_is_kept_out_of_every_cache(private: Headers) -> None:
+    left = leave([*HTML, *private])
+
+    assert is_kept_out(left)
+    assert values(left, "Set-Cookie") == values(private, "Set-Cookie")
+    assert value(left, "Cache-Control") == "private, no-store"
+    assert left[-2:] == STREAM
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "private",
+        "no-store",
+        "private, max-age=60",
+        "NO-STORE",
+        'private="x-secret"',
+        "no-cache,no-store",
+    ],
+)
+def test_what_the_app_says_to_browsers_stays(said: str) -> None:
+    left = leave([("Cache-Control", said), ("Surrogate-Control", "max-age=60"), *HTML])
+
+    assert left == [
+        ("Cache-Control", said),
+        *HTML,
+        ("Surrogate-Control", "no-store"),
+        *STREAM,
+    ]
+
+
+def test_the_answer_to_an_authorized_request_is_kept_out() -> None:
+    headers = [*HTML, ("Cache-Control", "max-age=60"), ("Expires", "0"), ("Surrogate-Key", "own")]
+
+    assert leave(headers, request=AUTHORIZED) == HTML + DO_NOT_STORE + STREAM
+
+
+def test_the_answer_to_an_authorized_request_is_cached_if_the_topic_is_public() -> None:
+    assert leave(HTML, of=plan(public=True), request=AUTHORIZED) == HTML + FRESH + KEY + STREAM
+
+
+def test_a_path_is_public_only_if_all_its_topics_are() -> None:
+    topics = {
+        "a": {"routes": [{"path": "/", "public": True}], "hold": None},
+        "b": {"routes": ["/"], "hold": None},
+    }
+
+    assert is_kept_out(leave(HTML, of=plan("/", topics), request=AUTHORIZED))
+
+
+def test_a_public_topic_does_not_publish_a_cookie() -> None:
+    assert is_kept_out(leave([("Set-Cookie", "a=b")], of=plan(public=True)))
+
+
+def test_without_a_cdn_that_is_told_nothing_is_made_cacheable() -> None:
+    headers = [*HTML, ("Cache-Control", "max-age=3")]
+
+    assert leave(headers, of=plan(cdn=None)) == headers + KEY + STREAM
+
+
+def test_an_edge_ttl_of_zero_keeps_a_response_out() -> None:
+    assert leave(HTML, of=plan(edge_ttl=0)) == HTML + DO_NOT_STORE + STREAM
+
+
+# --- Accept ---------------------------------------------------------------------------------------
+
+BY_ACCEPT: dict[str, Any] = {
+    "c-{name}": {
+        "routes": [
+            {"path": "/c/<name>/", "hold": "response"},
+            {"path": "/c/<name>/", "hold": "stream", "accept": "text/event-stream"},
+        ]
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("accept", "hold"),
+    [
+        ("", "response"),
+        ("*/*", "response"),
+        ("text/*", "response"),
+        ("text/html", "response"),
+        ("text/event-streams", "response"),
+        ("text/event-stream", "stream"),
+        ("TEXT/Event-Stream;q=0.9", "stream"),
+        ("text/html , text/event-stream ; q=1", "stream"),
+    ],
+)
+def test_who_asks_for_a_stream_gets_one(accept: str, hold: str) -> None:
+    left = leave(HTML, of=plan(topics=BY_ACCEPT, hold=None), request=RequestFacts("GET", accept))
+
+    assert value(left, "Grip-Hold") == hold
+    assert value(left, "Grip-Channel") == "c-blue"
+    assert value(left, "Vary") == "Accept"
+
+
+def test_who_does_not_ask_for_the_only_hold_is_answered_without() -> None:
+    left = leave(HTML, of=plan(accept="text/event-stream"))
+
+    assert left == [*HTML, ("Vary", "Accept"), *FRESH, *KEY]
+
+
+@pytest.mark.parametrize(
+    ("lines", "merged"),
+    [
+        ([], ["Accept"]),
+        (["Cookie"], ["Cookie, Accept"]),
+        (["Cookie", "Origin"], ["Cookie, Origin, Accept"]),
+        (["accept"], ["accept"]),
+        (["Cookie, ACCEPT"], ["Cookie, ACCEPT"]),
+        (["Cookie", "Accept"], ["Cookie", "Accept"]),
+        (["Accept-Encoding"], ["Accept-Encoding, Accept"]),
+        (["*"], ["*"]),
+    ],
+)
+def test_vary_names_accept_once(lines: list[str], merged: list[str]) -> None:
+    headers = [("Vary", line) for line in lines]
+
+    assert values(leave(headers, of=plan(accept="a/b")), "Vary") == merged
+
+
+def test_vary_is_left_alone_where_accept_decides_nothing() -> None:
+    assert value(leave([("Vary", "Cookie")]), "Vary") == "Cookie"
+
+
+# --- several topics on one path -------------------------------------------------------------------
+
+
+def test_the_shortest_times_of_all_topics_count() -> None:
+    topics = {
+        "a": {
+            "routes": ["/"],
+            "edge_ttl": 60,
+            "browser_ttl": 9,
+            "stale_if_error": 7,
+            "keep_alive": 30,
+        },
+        "b": {
+            "routes": ["/"],
+            "edge_ttl": 90,
+            "browser_ttl": 2,
+            "stale_if_error": 8,
+            "keep_alive": 15,
+        },
+    }
+    left = leave(EVENTS, of=plan("/", topics))
+
+    assert left == [
+        *EVENTS,
+        ("Cache-Control", "max-age=2, s-maxage=60"),
+        ("Surrogate-Control", "max-age=60, stale-if-error=7"),
+        ("Surrogate-Key", "a b"),
+        ("Grip-Hold", "stream"),
+        ("Grip-Channel", "a, b"),
+        ("Grip-Keep-Alive", r":\n\n; format=cstring; timeout=15"),
+    ]
+
+
+def test_a_topic_without_a_hold_is_tagged_and_not_subscribed() -> None:
+    topics = {"a": {"routes": ["/"]}, "b": {"routes": ["/"], "hold": None}}
+    left = leave(HTML, of=plan("/", topics))
+
+    assert value(left, "Surrogate-Key") == "a b"
+    assert value(left, "Grip-Channel") == "a"
+
+
+def test_topics_with_another_hold_are_not_subscribed() -> None:
+    topics = {
+        "a": {"routes": ["/"], "hold": "response"},
+        "b": {"routes": [{"path": "/", "accept": "text/event-stream"}]},
+    }
+
+    assert leave(HTML, of=plan("/", topics))[-2:] == [
+        ("Grip-Hold", "response"),
+        ("Grip-Channel", "a"),
+    ]
+    assert leave(HTML, of=plan("/", topics), request=SSE)[-2:] == [
+        ("Grip-Hold", "stream"),
+        ("Grip-Channel", "b"),
+    ]
+
+
+def test_a_topic_that_two_routes_show_is_named_once() -> None:
+    routes = ["/c/<name>/", "/c/<slug:name>/"]
+    topics = {"c-{name}": {"routes": routes, "payload": str}}
+    left = leave(HTML, of=plan(topics=topics))
+
+    assert value(left, "Surrogate-Key") == "c-blue"
+    assert value(left, "Grip-Channel") == "c-blue"
+
+
+def test_a_proxy_is_given_no_more_channels_than_it_takes(caplog: pytest.LogCaptureFixture) -> None:
+    topics = {f"t{i:02}": {"routes": ["/"]} for i in range(25)}
+    with caplog.at_level(logging.WARNING):
+        left = leave(HTML, of=plan("/", topics))
+
+    assert value(left, "Grip-Channel") == ", ".join(f"t{i:02}" for i in range(20))
+    assert value(left, "Surrogate-Key").split(" ") == [f"t{i:02}" for i in range(25)]
+    assert caplog.messages == ["/ shows 25 topics; a proxy takes 20"]
+
+
+# --- 4. keys --------------------------------------------------------------------------------------
+
+
+def test_keys_are_merged_once_each_and_the_broadest_first() -> None:
+    topics = {
+        "c-{name}": {"routes": ["/c/<name>/"]},
+        "all": {"routes": ["/c/<name>/"], "hold": None},
+    }
+    headers = [("surrogate-key", "own,c-blue"), *HTML, ("SURROGATE-KEY", " more tag ")]
+    left = leave(headers, of=plan(topics=topics), notes=Notes(keys=["tag", "all"]))
+
+    assert left == [*HTML, *FRESH, ("Surrogate-Key", "all c-blue tag own more"), *STREAM]
+
+
+def test_keys_that_just_fit_are_all_sent() -> None:
+    notes = Notes(keys=["c-1", "c-2"])
+
+    assert value(leave(HTML, of=plan(key_budget=14), notes=notes), "Surrogate-Key") == (
+        "c-blue c-1 c-2"
+    )
+
+
+def test_keys_over_budget_become_the_key_of_their_kind() -> None:
+    notes = Notes(keys=["c-1", "stays", "c-2"])
+    left = leave(HTML, of=plan(key_budget=19), notes=notes)
+
+    assert left == [*HTML, *FRESH, ("Surrogate-Key", "c-%any stays"), *STREAM]
+
+
+def test_a_page_of_shortened_names_is_kept_out() -> None:
+    # A shortened name does not say of which kind it is, so it cannot be rolled up.
+    names = [plan(f"/c/{'é' * 100}{i}/").shown[0].topic.name for i in range(30)]
+
+    assert is_kept_out(leave(HTML, notes=Notes(keys=names)))
+
+
+def test_keys_that_do_not_fit_at_all_keep_the_response_out() -> None:
+    notes = Notes(keys=["x" * 60])
+    left = leave(
+        [*HTML, ("Cache-Control", "max-age=9"), ("Surrogate-Key", "own")],
+        of=plan(key_budget=50),
+        notes=notes,
+    )
+
+    assert left == HTML + DO_NOT_STORE + STREAM
+
+
+def test_a_route_over_budget_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    topics = {"w": {"routes": ["/over-budget-once"]}}
+    over = plan("/over-budget-once", topics, key_budget=5)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            leave(HTML, of=over, notes=Notes(keys=["x" * 9]))
+
+    [warning] = caplog.messages
+    assert warning.startswith("/over-budget-once: the surrogate keys exceed key_budget (5 bytes)")
+
+
+@given(st.lists(st.text("ab-c%:", min_size=1, max_size=12), max_size=30), st.integers(1, 200))
+def test_a_stored_response_has_all_its_keys(tags: list[str], budget: int) -> None:
+    of = plan(key_budget=budget)
+    left = leave(HTML, of=of, notes=Notes(keys=tags))
+
+    if not is_kept_out(left):
+        sent = value(left, "Surrogate-Key").split(" ")
+        assert len(" ".join(sent)) <= budget
+        assert all(key in sent or of.any_key(key) in sent for key in ["c-blue", *tags])
+
+
+# --- 5. freshness ---------------------------------------------------------------------------------
+
+
+def test_the_settings_times_replace_the_apps() -> None:
+    headers = [
+        ("Cache-Control", "max-age=1"),
+        ("Expires", "0"),
+        ("Surrogate-Control", "max-age=1"),
+        ("CDN-Cache-Control", "max-age=1"),
+    ]
+
+    assert leave(headers) == FRESH + KEY + STREAM
+
+
+def test_without_stale_if_error_nothing_is_said_of_it() -> None:
+    left = leave(HTML, of=plan(stale_if_error=0, edge_ttl=5, browser_ttl=3))
+
+    assert value(left, "Cache-Control") == "max-age=3, s-maxage=5"
+    assert value(left, "Surrogate-Control") == "max-age=5"
+
+
+# --- 7. GRIP --------------------------------------------------------------------------------------
+
+
+def test_a_view_may_decline_the_hold() -> None:
+    assert leave(HTML, notes=Notes(declines_hold=True)) == HTML + FRESH + KEY
+
+
+@pytest.mark.parametrize("name", ["Grip-Hold", "grip-hold"])
+def test_the_apps_own_hold_is_respected(name: str) -> None:
+    headers = [(name, "response"), ("Grip-Channel", "mine; prev-id=3")]
+
+    assert leave(headers) == headers + FRESH + KEY
+
+
+def test_a_private_response_is_held_all_the_same() -> None:
+    assert leave([("Set-Cookie", "a=b")])[-2:] == STREAM
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_kept_alive"),
+    [
+        ("text/event-stream", True),
+        ("text/event-stream;charset=utf-8", True),
+        ("Text/Event-Stream", True),
+        ("text/html", False),
+        ("application/json", False),
+        ("", False),
+    ],
+)
+def test_only_an_event_stream_is_kept_alive(content_type: str, is_kept_alive: bool) -> None:
+    # ":\n\n" is a comment there; in anything else it would be content.
+    left = leave([("content-type", content_type)])
+
+    assert bool(values(left, "Grip-Keep-Alive")) == is_kept_alive
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({"keep_alive": 0}, "switched off"), ({"hold": "response"}, "a long-poll has a timeout")],
+)
+def test_a_stream_that_is_not_to_be_kept_alive_is_not(
+    settings: dict[str, Any], reason: str
+) -> None:
+    assert values(leave(EVENTS, of=plan(**settings)), "Grip-Keep-Alive") == [], reason
+
+
+def test_a_long_poll_is_held_as_a_response() -> None:
+    assert leave(HTML, of=plan(hold="response")) == HTML + FRESH + KEY + RESPONSE
+
+
+def test_nothing_of_a_request_is_kept_on_the_plan() -> None:
+    of = plan(topics=BY_ACCEPT, hold=None)
+    first = leave(HTML, of=of)
+    leave([("Set-Cookie", "a=b")], of=of, request=SSE, notes=Notes(keys=["x"], declines_hold=True))
+
+    assert leave(HTML, of=of) == first

@@ -1,0 +1,904 @@
+"""The settings dict: every mistake at once, each said so that it can be mended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from grip_edge_middleware.errors import SettingsError
+from grip_edge_middleware.grip import Proxy
+from grip_edge_middleware.settings import Fastly, Route, Settings, TopicSettings, Varnish
+
+# What must never be seen again, wherever it was put.
+SECRET = "xq7-SECRET-zz9"
+ROUTE = {"routes": ["/c/<name>/"]}
+
+
+class Counter:
+    """A model."""
+
+
+def parse(environ: Mapping[str, str] | None = None, /, **settings: Any) -> Settings:
+    return Settings.parse({"topics": {"c-{name}": ROUTE}, **settings}, environ or {})
+
+
+def topic(entry: object, **settings: Any) -> TopicSettings:
+    return parse(**{"grip_url": None, **settings, "topics": {"c-{name}": entry}}).topics[0]
+
+
+def route(entry: object, **settings: Any) -> Route:
+    return topic({"routes": [entry]}, **settings).routes[0]
+
+
+def complain(settings: object, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return the lines of the error, without its heading."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.parse(settings, environ or {})
+    heading, *lines = str(caught.value).split("\n")
+    assert heading.endswith("in GRIP_EDGE")
+    assert len(lines) == len(caught.value.mistakes)
+    return [line.removeprefix("  ") for line in lines]
+
+
+def with_topic(entry: object, name: object = "c-{name}") -> dict[str, Any]:
+    return {"grip_url": None, "topics": {name: entry}}
+
+
+def with_route(entry: object) -> dict[str, Any]:
+    return with_topic({"routes": [entry]})
+
+
+def with_model(entry: object) -> dict[str, Any]:
+    return with_topic({**ROUTE, "models": [entry]})
+
+
+def with_cdn(entry: object) -> dict[str, Any]:
+    return {**with_topic(ROUTE), "cdn": entry}
+
+
+# --- what is right --------------------------------------------------------------------------------
+
+
+def test_a_single_route_is_enough() -> None:
+    settings = Settings.parse({"topics": {"c-{name}": ROUTE}}, {})
+
+    assert settings.proxies == ()
+    assert settings.cdns == ()
+    assert settings.origin is None
+    assert (settings.timeout, settings.flush_timeout) == (5.0, 5.0)
+    assert (settings.max_pending, settings.key_budget) == (100_000, 3_072)
+    [parsed] = settings.topics
+    assert (parsed.throttle, parsed.coalesce, parsed.payload) == (1.0, True, None)
+    assert parsed.models == ()
+    assert parsed.routes == (
+        Route(
+            parsed.routes[0].pattern,
+            hold=None,
+            accept=None,
+            edge_ttl=600,
+            browser_ttl=0,
+            stale_if_error=86_400,
+            keep_alive=20,
+            public=False,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "everywhere", "here", "nowhere"),
+    [
+        ("hold", "stream", "response", None),
+        ("accept", "text/html", "text/event-stream", None),
+        ("edge_ttl", 60, 5, 0),
+        ("browser_ttl", 60, 5, 0),
+        ("stale_if_error", 60, 5, 0),
+        ("keep_alive", 60, 5, 0),
+        ("public", True, False, True),
+    ],
+)
+def test_a_route_overrides_its_topic_and_a_topic_all_topics(
+    name: str, everywhere: object, here: object, nowhere: object
+) -> None:
+    plain = "/c/<name>/"
+    own = {"path": plain, name: nowhere}
+
+    assert getattr(route(plain, **{name: everywhere}), name) == everywhere
+    narrower = topic({"routes": [plain], name: here}, **{name: everywhere})
+    assert getattr(narrower.routes[0], name) == here
+    narrowest = topic({"routes": [own], name: here}, **{name: everywhere})
+    assert getattr(narrowest.routes[0], name) == nowhere
+
+
+@pytest.mark.parametrize(
+    ("name", "everywhere", "here"), [("throttle", 2, 0.5), ("coalesce", False, True)]
+)
+def test_a_topic_overrides_all_topics(name: str, everywhere: object, here: object) -> None:
+    assert getattr(topic(ROUTE, **{name: everywhere}), name) == everywhere
+    assert getattr(topic({**ROUTE, name: here}, **{name: everywhere}), name) == here
+
+
+def test_each_kind_of_hold_has_its_route() -> None:
+    entry = {
+        "routes": [
+            "/plain/<name>",
+            {"path": "/stream/<name>", "hold": "stream"},
+            {"path": "/poll/<name>", "hold": "response"},
+        ]
+    }
+
+    held = topic(entry).held_routes
+    assert {hold: r.pattern.text for hold, r in held.items()} == {
+        "stream": "/stream/<name>",
+        "response": "/poll/<name>",
+    }
+
+
+def test_a_model_is_a_class_or_a_path() -> None:
+    models = topic(
+        {
+            **ROUTE,
+            "models": [
+                Counter,
+                "app.models:Counter",
+                {"model": Counter, "on": "insert", "when": bool, "params": {"name": "slug"}},
+                {"model": "a:B.C", "on": ["update", "delete"], "when": "a:b"},
+            ],
+        }
+    ).models
+
+    assert [m.model for m in models] == [Counter, "app.models:Counter", Counter, "a:B.C"]
+    assert [sorted(m.on) for m in models] == [
+        ["delete", "insert", "update"],
+        ["delete", "insert", "update"],
+        ["insert"],
+        ["delete", "update"],
+    ]
+    assert [m.when for m in models] == [None, None, bool, "a:b"]
+    assert [m.params for m in models] == [{}, {}, {"name": "slug"}, {}]
+
+
+# --- (grip_url, proxies) --------------------------------------------------------------------------
+
+TWO = (Proxy("http://a:1"), Proxy("http://b:2"))
+
+
+@pytest.mark.parametrize(
+    ("urls", "proxies"),
+    [
+        (None, ()),
+        ([], ()),
+        ("http://a:1", TWO[:1]),
+        (" http://a:1\n", TWO[:1]),
+        ("http://a:1,http://b:2", TWO),
+        ("http://a:1, http://b:2", TWO),
+        ("http://a:1 http://b:2", TWO),
+        ("http://a:1\nhttp://b:2\n", TWO),
+        (["http://a:1", "http://b:2"], TWO),
+        (("http://a:1", "http://b:2"), TWO),
+        ("http://a:1?iss=i&key=base64:YWJj", (Proxy("http://a:1", "i", b"abc"),)),
+        (
+            "https://api.fastly.com/service/S?verify-iss=fastly:S&key=K",
+            (Proxy("https://api.fastly.com/service/S", key="K", verify_iss="fastly:S"),),
+        ),
+    ],
+)
+def test_grip_url_names_the_proxies(urls: object, proxies: tuple[Proxy, ...]) -> None:
+    assert parse({"GRIP_URL": "http://other"}, grip_url=urls).proxies == proxies
+
+
+def test_grip_url_comes_from_the_environment() -> None:
+    assert parse({"GRIP_URL": "http://a:1 http://b:2"}).proxies == TWO
+
+
+def test_a_proxys_own_verify_key_comes_before_the_environments() -> None:
+    url = "http://a http://b?verify-key=own"
+    proxies = parse({"GRIP_URL": url, "GRIP_VERIFY_KEY": "shared"}).proxies
+
+    assert [proxy.verify_key for proxy in proxies] == ["shared", "own"]
+
+
+def test_a_hold_without_a_proxy_is_fine_if_that_is_said() -> None:
+    assert parse(grip_url=None, hold="stream").proxies == ()
+
+
+# --- (cdn, CDNs) ----------------------------------------------------------------------------------
+
+ENVIRONMENT = {"FASTLY_SERVICE_ID": "EnvSid", "FASTLY_API_TOKEN": "EnvToken"}
+VARNISH = Varnish("http://h:6081")
+
+
+@pytest.mark.parametrize(
+    ("cdn", "cdns"),
+    [
+        (None, ()),
+        ([], ()),
+        ("varnish://h:6081", (VARNISH,)),
+        ("varnish://h", (Varnish("http://h"),)),
+        ("varnish://h:6081/", (VARNISH,)),
+        ("varnish://[::1]:6081", (Varnish("http://[::1]:6081"),)),
+        ({"varnish": {"url": "http://h:6081"}}, (VARNISH,)),
+        ({"varnish": {"url": "https://h/", "soft": False}}, (Varnish("https://h", soft=False),)),
+        ("fastly://AbC", (Fastly("AbC", "EnvToken"),)),
+        ("fastly://", (Fastly("EnvSid", "EnvToken"),)),
+        ({"fastly": {}}, (Fastly("EnvSid", "EnvToken"),)),
+        ({"fastly": {"service_id": None, "token": None}}, (Fastly("EnvSid", "EnvToken"),)),
+        ({"fastly": {"service_id": "AbC", "token": "T"}}, (Fastly("AbC", "T"),)),
+        (
+            {"fastly": {"token": "T", "url": "http://h/", "soft": False}},
+            (Fastly("EnvSid", "T", "http://h", soft=False),),
+        ),
+        (["varnish://h:6081", "fastly://"], (VARNISH, Fastly("EnvSid", "EnvToken"))),
+        (("varnish://h:6081", {"varnish": {"url": "http://h:6081"}}), (VARNISH, VARNISH)),
+    ],
+)
+def test_cdn_names_the_caches(cdn: object, cdns: tuple[Varnish | Fastly, ...]) -> None:
+    assert parse(ENVIRONMENT, cdn=cdn).cdns == cdns
+
+
+# --- mistakes: (settings, lines) ------------------------------------------------------------------
+
+EXAMPLE = 'for example {"counter-{name}": {"routes": ["/counters/{name}/"]}}'
+
+MISTAKES: list[tuple[Any, list[str]]] = [
+    (None, ["GRIP_EDGE: expected a dict, got None"]),
+    ([], ["GRIP_EDGE: expected a dict, got list"]),
+    ({}, [f"topics: expected a dict of topics, got None ({EXAMPLE})"]),
+    ({"topics": {}}, [f"topics: expected a dict of topics, got dict ({EXAMPLE})"]),
+    ({"topics": ["a"]}, [f"topics: expected a dict of topics, got list ({EXAMPLE})"]),
+    (
+        {**with_topic(ROUTE), "grip_urls": "http://h"},
+        ['grip_urls: unknown setting (did you mean "grip_url"?)'],
+    ),
+    (
+        {**with_topic(ROUTE), "edge-ttl": 1},
+        ['edge-ttl: unknown setting (did you mean "edge_ttl"?)'],
+    ),
+    (
+        {**with_topic(ROUTE), "zzz": 1},
+        [
+            (
+                "zzz: unknown setting (known are accept, browser_ttl, cdn, coalesce, edge_ttl, "
+                "flush_timeout, grip_url, hold, keep_alive, key_budget, "
+                "max_pending, origin, public, "
+                "stale_if_error, throttle, timeout, topics)"
+            )
+        ],
+    ),
+    (
+        {**with_topic(ROUTE), 5: 1},
+        [
+            (
+                "5: unknown setting (known are accept, browser_ttl, cdn, coalesce, edge_ttl, "
+                "flush_timeout, grip_url, hold, keep_alive, key_budget, "
+                "max_pending, origin, public, "
+                "stale_if_error, throttle, timeout, topics)"
+            )
+        ],
+    ),
+    # What may be set for all topics.
+    (
+        {**with_topic(ROUTE), "hold": "steam"},
+        ['hold: expected "stream" or "response" or None, got "steam" (did you mean "stream"?)'],
+    ),
+    (
+        {**with_topic(ROUTE), "hold": True},
+        ['hold: expected "stream" or "response" or None, got True'],
+    ),
+    (
+        {**with_topic(ROUTE), "hold": []},
+        ['hold: expected "stream" or "response" or None, got list'],
+    ),
+    (
+        {**with_topic(ROUTE), "accept": "json"},
+        ['accept: expected a media type such as "text/event-stream", got "json"'],
+    ),
+    (
+        {**with_topic(ROUTE), "accept": "a/b, c/d"},
+        ['accept: expected a media type such as "text/event-stream", got "a/b, c/d"'],
+    ),
+    (
+        {**with_topic(ROUTE), "edge_ttl": 1.5},
+        ["edge_ttl: expected whole seconds, 0 or more, got 1.5"],
+    ),
+    (
+        {**with_topic(ROUTE), "edge_ttl": -1},
+        ["edge_ttl: expected whole seconds, 0 or more, got -1"],
+    ),
+    (
+        {**with_topic(ROUTE), "edge_ttl": "9"},
+        ['edge_ttl: expected whole seconds, 0 or more, got "9"'],
+    ),
+    (
+        {**with_topic(ROUTE), "edge_ttl": True},
+        ["edge_ttl: expected whole seconds, 0 or more, got True"],
+    ),
+    (
+        {**with_topic(ROUTE), "edge_ttl": None},
+        ["edge_ttl: expected whole seconds, 0 or more, got None"],
+    ),
+    (
+        {**with_topic(ROUTE), "browser_ttl": {}},
+        ["browser_ttl: expected whole seconds, 0 or more, got dict"],
+    ),
+    ({**with_topic(ROUTE), "public": "yes"}, ['public: expected True or False, got "yes"']),
+    ({**with_topic(ROUTE), "public": 1}, ["public: expected True or False, got 1"]),
+    ({**with_topic(ROUTE), "throttle": -1}, ["throttle: expected seconds, 0 or more, got -1"]),
+    (
+        {**with_topic(ROUTE), "throttle": float("nan")},
+        ["throttle: expected seconds, 0 or more, got nan"],
+    ),
+    (
+        {**with_topic(ROUTE), "throttle": float("inf")},
+        ["throttle: expected seconds, 0 or more, got inf"],
+    ),
+    ({**with_topic(ROUTE), "coalesce": None}, ["coalesce: expected True or False, got None"]),
+    # What is there once.
+    ({**with_topic(ROUTE), "timeout": 0}, ["timeout: expected seconds, above 0, got 0"]),
+    (
+        {**with_topic(ROUTE), "flush_timeout": "1"},
+        ['flush_timeout: expected seconds, 0 or more, got "1"'],
+    ),
+    (
+        {**with_topic(ROUTE), "max_pending": 0},
+        ["max_pending: expected a whole number above 0, got 0"],
+    ),
+    (
+        {**with_topic(ROUTE), "key_budget": 1e3},
+        ["key_budget: expected a whole number above 0, got 1000.0"],
+    ),
+    (
+        {**with_topic(ROUTE), "origin": "localhost:8000"},
+        ['origin: expected a URL such as http://host:port, got "localhost:8000"'],
+    ),
+    (
+        {**with_topic(ROUTE), "origin": "http://h?x=1"},
+        ['origin: expected a URL such as http://host:port, got "http://h?x=1"'],
+    ),
+    # Topics.
+    (with_topic(None), ['topics["c-{name}"]: expected a dict, got None']),
+    (with_topic("/c/"), ['topics["c-{name}"]: expected a dict, got "/c/"']),
+    (with_topic(ROUTE, 5), ["topics[5]: expected a name, got 5"]),
+    (with_topic({}, ""), ['topics[""]: a topic needs a name']),
+    (
+        with_topic({}, "a,b"),
+        [
+            (
+                "topics[\"a,b\"]: ',' cannot stand in a topic's name; "
+                "use letters, digits and . _ ~ : / @ | - around {parameters}"
+            )
+        ],
+    ),
+    (
+        with_topic({}, "{a}{b}"),
+        [
+            (
+                'topics["{a}{b}"]: two parameters need one of . _ ~ : / @ | - between them, '
+                'as in "{a}:{b}"'
+            )
+        ],
+    ),
+    (
+        with_topic({**ROUTE, "route": "/"}),
+        ['topics["c-{name}"].route: unknown setting (did you mean "routes"?)'],
+    ),
+    (
+        with_topic({**ROUTE, "cdn": None}),
+        [
+            (
+                'topics["c-{name}"].cdn: unknown setting (known are accept, browser_ttl, coalesce, '
+                "edge_ttl, hold, keep_alive, models, payload, public, routes, "
+                "stale_if_error, throttle)"
+            )
+        ],
+    ),
+    (
+        with_topic({**ROUTE, "hold": "responses"}),
+        [
+            (
+                'topics["c-{name}"].hold: expected "stream" or "response" or None, got "responses" '
+                '(did you mean "response"?)'
+            )
+        ],
+    ),
+    (
+        with_topic({**ROUTE, "payload": "feeds"}),
+        ['topics["c-{name}"].payload: expected a callable or "module:name", got "feeds"'],
+    ),
+    (
+        with_topic({**ROUTE, "payload": 5}),
+        ['topics["c-{name}"].payload: expected a callable or "module:name", got 5'],
+    ),
+    (
+        {"grip_url": None, "topics": {"c-{a}": {}, "c-{b}": {}}},
+        [
+            (
+                "topics[\"c-{b}\"]: 'c-x' is also a name of topic 'c-{a}', so "
+                "that each would get what "
+                'is meant for the other (rename one, or separate with ":" as in "list:{id}", '
+                "which no value contains)"
+            )
+        ],
+    ),
+    # Routes.
+    (with_topic({"routes": "/c/"}), ['topics["c-{name}"].routes: expected a list, got "/c/"']),
+    (with_topic({"routes": None}), ['topics["c-{name}"].routes: expected a list, got None']),
+    (with_topic({"routes": 5}), ['topics["c-{name}"].routes: expected a list, got 5']),
+    (with_route(5), ['topics["c-{name}"].routes[0]: expected a path or a dict, got 5']),
+    (with_route(None), ['topics["c-{name}"].routes[0]: expected a path or a dict, got None']),
+    (
+        with_route({}),
+        [
+            'topics["c-{name}"].routes[0]: expected a path such as "/counters/<name>/", got None',
+        ],
+    ),
+    (with_route("c/<name>/"), ['topics["c-{name}"].routes[0]: a path begins with "/"']),
+    (
+        with_route({"path": "/<name>", "holds": 1}),
+        ['topics["c-{name}"].routes[0].holds: unknown setting (did you mean "hold"?)'],
+    ),
+    (
+        with_route({"path": "/<name>", "throttle": 1}),
+        [
+            (
+                'topics["c-{name}"].routes[0].throttle: unknown setting (known are accept, '
+                "browser_ttl, edge_ttl, hold, keep_alive, path, public, stale_if_error)"
+            )
+        ],
+    ),
+    (
+        with_route({"path": "/<name>", "edge_ttl": "x"}),
+        ['topics["c-{name}"].routes[0].edge_ttl: expected whole seconds, 0 or more, got "x"'],
+    ),
+    (
+        with_route("/c/<nam>/"),
+        [
+            (
+                'topics["c-{name}"].routes: /c/<nam>/ has no parameter '
+                "'name' to fill the topic's "
+                'name (did you mean "nam"?)'
+            )
+        ],
+    ),
+    (
+        with_route("/c/"),
+        [
+            (
+                "topics[\"c-{name}\"].routes: /c/ has no parameter 'name' to fill the topic's name "
+                "(add <name> to the path, or tag the response in the view)"
+            )
+        ],
+    ),
+    (
+        with_route({"path": "/<name>/<int:page>", "hold": "stream"}),
+        [
+            (
+                'topics["c-{name}"].routes: /<name>/<int:page> is held and '
+                "has the parameter 'page', "
+                "which the topic's name lacks, so its body cannot be rendered for the topic "
+                "(add {page} to the topic's name, or set a payload)"
+            )
+        ],
+    ),
+    (
+        with_topic({"routes": ["/a/<name>", "/b/<name>"], "hold": "stream"}),
+        [
+            (
+                'topics["c-{name}"].routes: /a/<name> and /b/<name> both have '
+                'hold "stream", so it is '
+                "open which of them is published (set a payload, or give each a topic of its own)"
+            )
+        ],
+    ),
+    # Models.
+    (
+        with_topic({**ROUTE, "models": Counter}),
+        ['topics["c-{name}"].models: expected a list, got ' + repr(Counter)[:60]],
+    ),
+    (
+        with_topic({**ROUTE, "models": "a:B"}),
+        ['topics["c-{name}"].models: expected a list, got "a:B"'],
+    ),
+    (
+        with_model("models.Counter"),
+        ['topics["c-{name}"].models[0]: expected a class or "module:Class", got "models.Counter"'],
+    ),
+    (
+        with_model({}),
+        ['topics["c-{name}"].models[0].model: expected a class or "module:Class", got None'],
+    ),
+    (
+        with_model({"model": "a:B", "on": "updates"}),
+        [
+            (
+                'topics["c-{name}"].models[0].on: expected "insert" or "update" or "delete", '
+                'got "updates" (did you mean "update"?)'
+            )
+        ],
+    ),
+    (
+        with_model({"model": "a:B", "on": None}),
+        ['topics["c-{name}"].models[0].on: expected a list of operations, got None'],
+    ),
+    (
+        with_model({"model": "a:B", "when": "x"}),
+        ['topics["c-{name}"].models[0].when: expected a callable or "module:name", got "x"'],
+    ),
+    (
+        with_model({"model": "a:B", "params": {"nam": "slug"}}),
+        [
+            (
+                "topics[\"c-{name}\"].models[0].params['nam']: the topic's "
+                "name has no such parameter "
+                '(did you mean "name"?)'
+            )
+        ],
+    ),
+    (
+        with_model({"model": "a:B", "params": {"name": 1}}),
+        ['topics["c-{name}"].models[0].params: expected an attribute\'s name, got 1'],
+    ),
+    (
+        with_model({"model": "a:B", "params": ["name"]}),
+        [
+            (
+                'topics["c-{name}"].models[0].params: expected a dict such as '
+                '{"id": "auction_id"}, '
+                "got list"
+            )
+        ],
+    ),
+    (
+        with_model({"model": "a:B", "params": None}),
+        [
+            (
+                'topics["c-{name}"].models[0].params: expected a dict such as '
+                '{"id": "auction_id"}, '
+                "got None"
+            )
+        ],
+    ),
+    # Where it is sent.
+    (
+        {"topics": {"c-{name}": {**ROUTE, "hold": "stream"}}},
+        [
+            (
+                "grip_url: missing, and a topic has a hold, so nobody would get what is published "
+                '(set it or GRIP_URL, as in "http://localhost:5561"; None publishes nowhere)'
+            )
+        ],
+    ),
+    ({**with_topic(ROUTE), "grip_url": 5}, ["grip_url: expected a list, got 5"]),
+    (
+        {**with_topic(ROUTE), "grip_url": ["http://h", 5]},
+        ["grip_url[1]: expected a URL, got <class 'int'>"],
+    ),
+    (
+        {**with_topic(ROUTE), "grip_url": "localhost:5561"},
+        ["grip_url[0]: expected http://host:port or https://host/path, with ?iss=...&key=..."],
+    ),
+    (
+        with_cdn("http://h:6081"),
+        [
+            (
+                'cdn[0]: expected "varnish://host:port", "fastly://SERVICE_ID" '
+                'or {"fastly": {...}}, '
+                'got "http://h:6081"'
+            )
+        ],
+    ),
+    (
+        with_cdn("varnish://"),
+        [
+            (
+                'cdn[0]: expected "varnish://host:port", "fastly://SERVICE_ID" '
+                'or {"fastly": {...}}, '
+                'got "varnish://"'
+            )
+        ],
+    ),
+    (
+        with_cdn(["varnish://h", 5]),
+        [
+            (
+                'cdn[1]: expected "varnish://host:port", "fastly://SERVICE_ID" '
+                'or {"fastly": {...}}, '
+                "got 5"
+            )
+        ],
+    ),
+    (with_cdn({"vanish": {}}), ['cdn[0]: unknown CDN "vanish" (did you mean "varnish"?)']),
+    (with_cdn({5: {}}), ["cdn[0]: unknown CDN 5"]),
+    (
+        with_cdn({"varnish": {}}),
+        ["cdn[0]['varnish'].url: expected a URL such as http://host:port, got None"],
+    ),
+    (
+        with_cdn({"varnish": {"url": "varnish://h"}}),
+        ["cdn[0]['varnish'].url: expected a URL such as http://host:port, got \"varnish://h\""],
+    ),
+    (
+        with_cdn({"varnish": {"url": "http://h", "sfot": 1}}),
+        ["cdn[0]['varnish'].sfot: unknown setting (did you mean \"soft\"?)"],
+    ),
+    (
+        with_cdn({"varnish": {"url": "http://h", "soft": None}}),
+        ["cdn[0]['varnish'].soft: expected True or False, got None"],
+    ),
+    (
+        with_cdn("fastly://"),
+        [
+            "cdn[0]['fastly'].service_id: missing (set it or FASTLY_SERVICE_ID in the environment)",
+            "cdn[0]['fastly'].token: missing (set it or FASTLY_API_TOKEN in the environment)",
+        ],
+    ),
+    (
+        with_cdn({"fastly": {"service_id": "s", "token": "a b"}}),
+        [
+            (
+                "cdn[0]['fastly'].token: expected printable ASCII without spaces "
+                "(set it or FASTLY_API_TOKEN in the environment)"
+            )
+        ],
+    ),
+    (
+        with_cdn({"fastly": {"service_id": 5, "token": "t", "url": None}}),
+        [
+            (
+                "cdn[0]['fastly'].service_id: expected printable ASCII without spaces "
+                "(set it or FASTLY_SERVICE_ID in the environment)"
+            ),
+            "cdn[0]['fastly'].url: expected a URL such as http://host:port, got None",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "lines"), MISTAKES, ids=[m[1][0][:60] for m in MISTAKES])
+def test_a_mistake_says_where_what_and_what_to_do(settings: object, lines: list[str]) -> None:
+    assert complain(settings) == lines
+
+
+def test_a_mistake_in_the_environment_says_so() -> None:
+    lines = complain({"topics": {"c-{name}": ROUTE}}, {"GRIP_URL": "nonsense"})
+
+    assert lines == [
+        (
+            "GRIP_URL (environment)[0]: expected http://host:port or https://host/path, "
+            "with ?iss=...&key=..."
+        )
+    ]
+
+
+def test_all_mistakes_are_said_at_once() -> None:
+    settings = {
+        "grip_url": "x",
+        "cdn": ["varnish://h", {"vanish": {}}],
+        "timeout": 0,
+        "nonsense": 1,
+        "topics": {
+            "a b": {"routes": ["x", "/y"], "models": ["z"]},
+            "c-{name}": {"routes": ["/c/"], "hold": "steam"},
+            "d": None,
+        },
+    }
+
+    assert [line.split(": ")[0] for line in complain(settings)] == [
+        "nonsense",
+        "timeout",
+        'topics["a b"]',
+        'topics["a b"].routes[0]',
+        'topics["a b"].models[0]',
+        'topics["c-{name}"].hold',
+        'topics["c-{name}"].routes',
+        'topics["d"]',
+        "grip_url[0]",
+        "cdn[1]",
+    ]
+
+
+def test_one_mistake_is_not_said_twice() -> None:
+    # A topic's setting is what its routes fall back on, and each of them would complain.
+    assert len(complain(with_topic({"routes": ["/a/<name>", "/b/<name>"], "edge_ttl": "x"}))) == 1
+
+
+def test_the_heading_counts() -> None:
+    with pytest.raises(SettingsError, match=r"^1 mistake in GRIP_EDGE\n  GRIP_EDGE: expected"):
+        Settings.parse(None, {})
+    with pytest.raises(SettingsError, match=r"^2 mistakes in GRIP_EDGE\n"):
+        Settings.parse({**with_topic(ROUTE), "timeout": 0, "public": 0}, {})
+
+
+# --- mistakes that would otherwise be silent ------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["routes", "models"])
+def test_a_dict_where_a_list_belongs_is_a_mistake(name: str) -> None:
+    # Its values would be dropped: {"/c/<name>/": {"hold": "stream"}} would never hold.
+    entries = {"routes": {"/c/<name>/": {"hold": "stream"}}, "models": {"a:B": {"on": "insert"}}}
+
+    assert complain(with_topic({name: entries[name]})) == [
+        f'topics["c-{{name}}"].{name}: expected a list, got dict'
+    ]
+
+
+def test_a_dict_as_grip_url_is_a_mistake() -> None:
+    assert complain({**with_topic(ROUTE), "grip_url": {"http://h": {"key": "k"}}}) == [
+        "grip_url: expected a list, got dict"
+    ]
+
+
+@pytest.mark.parametrize(
+    "cdn", ["varnish://h:6081?soft=0", "fastly://Sid?soft=0", "fastly://Sid/x", "varnish://h#x"]
+)
+def test_what_a_cdn_url_cannot_say_is_a_mistake(cdn: str) -> None:
+    with pytest.raises(SettingsError):
+        parse(ENVIRONMENT, cdn=cdn)
+
+
+@pytest.mark.parametrize("port", ["port", "99999", "-1"])
+def test_a_port_that_is_none_is_a_mistake(port: str) -> None:
+    for settings in (
+        {"cdn": f"varnish://h:{port}"},
+        {"cdn": {"varnish": {"url": f"http://h:{port}"}}},
+        {"origin": f"http://h:{port}"},
+        {"grip_url": f"http://h:{port}"},
+    ):
+        with pytest.raises(SettingsError):
+            parse(**settings)
+
+
+def test_a_media_type_is_compared_as_it_is_written_in_any_case() -> None:
+    # The policy compares with the request's in lower case.
+    assert route({"path": "/<name>", "accept": "Text/Event-Stream"}).accept == "text/event-stream"
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"cdn": {"fastly": {"service_id": "s", "token": SECRET}}},
+        {"grip_url": f"http://h?key={SECRET}"},
+        {"grip_url": f"http://h?iss=i&key={SECRET}&verify-key={SECRET}"},
+    ],
+)
+def test_the_settings_show_no_secret(settings: dict[str, Any]) -> None:
+    assert SECRET not in repr(parse(**settings))
+
+
+def test_the_settings_show_no_secret_of_the_environment() -> None:
+    environ = {
+        "GRIP_URL": f"http://h?key={SECRET}",
+        "GRIP_VERIFY_KEY": SECRET,
+        "FASTLY_API_TOKEN": SECRET,
+    }
+
+    assert SECRET not in repr(parse(environ, cdn="fastly://s"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"grip_url": SECRET},
+        {"grip_url": f"htp://h?key={SECRET}"},
+        {"grip_url": f"http://h?kee={SECRET}"},
+        {"grip_url": f"http://h?iss=i&x=1&key={SECRET}"},
+        {"grip_url": f"http://h?key=base64:{SECRET}"},
+        {"grip_url": f"http://h?verify-key=base64:{SECRET}"},
+        {"grip_url": f"http://h?key=a,{SECRET}"},
+        {"grip_url": f"http://h?key=a {SECRET}"},
+        {"grip_url": f"http://h?key=a&{SECRET}"},
+        {"grip_url": [[f"http://h?key={SECRET}"]]},
+        {"grip_url": [SECRET.encode()]},
+        {"grip_url": SECRET.encode()},
+        {"grip_url": {f"http://h?kee={SECRET}": 1}},
+        {"grip_urls": f"http://h?key={SECRET}"},
+        {"cdn": {"fastly": {"service_id": "s", "token": f"{SECRET} "}}},
+        {"cdn": {"fastly": {"service_id": "s", "token": [SECRET]}}},
+        {"cdn": {"fastly": {"service_id": "s", "tokn": SECRET}}},
+        {"cdn": {"fastly": {"service_id": "s", "token": SECRET, "url": None}}},
+        {"cdn": {"fastly": SECRET}},
+        {"cdn": {"fastly": [SECRET]}},
+        {"cdn": {"fastlly": {"token": SECRET}}},
+        {"cdn": {"service_id": "s", "token": SECRET}},
+        {"cdn": {"token": SECRET}},
+    ],
+    ids=str,
+)
+def test_no_mistake_repeats_a_secret(settings: dict[str, Any]) -> None:
+    lines = complain({"topics": {"c-{name}": ROUTE}, **settings})
+
+    assert lines
+    assert not [line for line in lines if SECRET in line]
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"GRIP_URL": f"http://h?kee={SECRET}"},
+        {"GRIP_URL": f"h?key={SECRET}"},
+        {"FASTLY_API_TOKEN": f"{SECRET}\n"},
+        {"FASTLY_SERVICE_ID": "s s", "FASTLY_API_TOKEN": SECRET},
+    ],
+    ids=str,
+)
+def test_no_mistake_repeats_a_secret_of_the_environment(environ: dict[str, str]) -> None:
+    lines = complain({"topics": {"c-{name}": ROUTE}, "cdn": "fastly://"}, environ)
+
+    assert not [line for line in lines if SECRET in line]
+
+
+def test_a_grip_url_in_place_of_the_dict_is_not_repeated() -> None:
+    assert SECRET not in "".join(complain(f"http://h?key={SECRET}"))
+
+
+# --- anything else --------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    [
+        *("topics", "grip_url", "cdn", "hold", "accept", "edge_ttl", "browser_ttl", "keep_alive"),
+        *("public", "throttle", "coalesce", "origin", "timeout", "flush_timeout", "max_pending"),
+        *("key_budget", "routes", "models", "payload", "path", "model", "on", "when", "params"),
+        *("fastly", "varnish", "url", "token", "service_id", "soft", "c-{name}", "", "a,b"),
+    ]
+)
+TEXTS = st.one_of(
+    st.text(max_size=8),
+    st.sampled_from(
+        ["/c/<name>/", "/<a²>", "http://[", "a:B", "stream", "fastly://", "http://h:x"]
+    ),
+    st.text("/<>{}:?=&.aint²[]%1", max_size=8).map(lambda text: "/" + text),
+    st.text("/<>{}:?=&.aint²[]%1", max_size=8).map(lambda text: "http://h" + text),
+)
+GARBAGE = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS, st.binary(max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.one_of(NAMES, NAMES, TEXTS, st.integers(), st.none()), inner, max_size=4
+        ),
+    ),
+    max_leaves=25,
+)
+
+
+def is_read_or_refused(settings: object, environ: Mapping[str, str] | None = None) -> bool:
+    try:
+        parsed = Settings.parse(settings, environ or {})
+    except SettingsError as error:
+        return bool(error.mistakes)
+    return bool(parsed.topics)
+
+
+@given(GARBAGE)
+def test_garbage_is_read_or_refused_and_never_another_error(garbage: object) -> None:
+    assert is_read_or_refused(garbage)
+
+
+@given(st.dictionaries(NAMES, GARBAGE), st.dictionaries(NAMES, GARBAGE))
+@example({"throttle": 10**400}, {})
+@example({"edge_ttl": -(10**5000)}, {})
+@example({"on": [[]]}, {"models": [{"model": "a:B", "on": [[]]}]})
+@example({}, {"routes": ["/<a²>"]})
+@example({"cdn": {"varnish": {"url": "http://["}}}, {})
+@example({"grip_url": "http://[x"}, {})
+@example({"origin": "http://[::1"}, {})
+def test_garbage_within_a_topic_is_read_or_refused(
+    shared: dict[str, Any], own: dict[str, Any]
+) -> None:
+    assert is_read_or_refused({**shared, "topics": {"c-{name}": {**ROUTE, **own}}})
+
+
+@given(st.one_of(st.text(), TEXTS))
+def test_garbage_in_the_environment_is_read_or_refused(garbage: str) -> None:
+    environ = dict.fromkeys(
+        ["GRIP_URL", "GRIP_VERIFY_KEY", "FASTLY_SERVICE_ID", "FASTLY_API_TOKEN"], garbage
+    )
+    settings = {"topics": {"c": {}}, "cdn": "fastly://"}
+
+    assert is_read_or_refused(settings, environ)
