@@ -299,21 +299,20 @@ def assert_delivered_once(server: RecordingServer, channel: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("number", "options"),
     [
-        (),
-        ("--worker-class", "gthread", "--threads", "4"),
-        ("--preload",),
-        ("--preload", "--workers", "2"),
+        pytest.param(signal.SIGTERM, (), id="TERM-sync"),
+        pytest.param(
+            signal.SIGTERM, ("--worker-class", "gthread", "--threads", "4"), id="TERM-gthread"
+        ),
+        pytest.param(signal.SIGTERM, ("--preload",), id="TERM-preload"),
+        pytest.param(signal.SIGTERM, ("--preload", "--workers", "2"), id="TERM-preload-2-workers"),
+        pytest.param(signal.SIGINT, (), id="INT-sync"),
     ],
-    ids=["sync", "gthread", "preload", "preload 2 workers"],
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
 def test_gunicorn_delivers_once_when_it_is_stopped(
     server: RecordingServer, tmp_path: Path, options: tuple[str, ...], number: signal.Signals
 ) -> None:
-    if number == signal.SIGINT and options:
-        pytest.skip("one worker class is enough for SIGINT")
     with served(server, tmp_path, WSGI_APP, *GUNICORN, *options, "served:app") as (process, url):
         save_and_stop(process, url, number, server)
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def environment(edge: Edge, database: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def fresh_edge(edge: Edge) -> Iterator[Edge]:
+def fresh_edge(edge: Edge) -> Edge:
     """The edge with nothing cached from another test's app."""
     edge.stop_varnish()
     edge.start_varnish()

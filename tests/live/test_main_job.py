@@ -13,7 +13,6 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,9 +172,7 @@ def test_100_counters_saved_at_once_make_one_purge_and_one_publish(live: LiveApp
 
     with live.app.app_context():
         for name in names:
-            counter = counters.db.session.get(counters.Counter, name)
-            assert counter is not None
-            counter.value = 7
+            counters.db.session.get_one(counters.Counter, name).value = 7
         counters.db.session.commit()
     assert live.grip_edge.flush(20)
 
@@ -194,13 +191,11 @@ def test_rolled_back_work_sends_nothing(live: LiveApp) -> None:
     before = len(live.purges.passages), len(live.publishes.passages)
 
     with live.app.app_context():
-        counter = db.session.get(counter_class, name)
-        counter.value = 1
+        db.session.get_one(counter_class, name).value = 1
         db.session.flush()
         db.session.rollback()
         savepoint = db.session.begin_nested()
-        counter = db.session.get(counter_class, name)
-        counter.value = 2
+        db.session.get_one(counter_class, name).value = 2
         db.session.flush()
         savepoint.rollback()
         db.session.commit()
