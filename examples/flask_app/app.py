@@ -3,8 +3,8 @@
     browser ── Pushpin (holds the connections) ── Varnish (caches) ── this app
 
 The views below are ordinary: none of them knows of a channel or a push. `GRIP_EDGE` says which
-responses show a counter, and that is all there is to it. With the edge running, start the app by
-`flask --app app run` in this folder (or `gunicorn examples.flask_app.app:app` above it). Then:
+responses show a counter, and that is all there is to it. `python examples/demo.py flask` runs it
+with its edge; beside an edge that runs already, `flask --app app run` in this folder will do. Then:
 
 * Open a counter in two windows through Pushpin and press the button: both move, and however fast
   you press, at most once a second.
@@ -20,38 +20,23 @@ Environment: GRIP_URL (Pushpin's control port), EDGE_CDN (the cache to purge), D
 import json
 import os
 import sqlite3
-import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from flask import (
-    Blueprint,
-    Flask,
-    Response,
-    abort,
-    jsonify,
-    redirect,
-    render_template,
-    request,
-    url_for,
-)
+from flask import Blueprint, Flask, Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import event, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.schema import CreateTable
 
 from grip_edge_middleware import GripEdge
 
-NAME_LENGTH = 40
-
 db = SQLAlchemy(model_class=type("Base", (DeclarativeBase,), {}))
 edge = GripEdge()
-pages = Blueprint("pages", __name__)
+pages = Blueprint("pages", __name__, template_folder="../page")
 
 
 class Counter(db.Model):  # type: ignore[name-defined,misc]
@@ -62,24 +47,19 @@ class Counter(db.Model):  # type: ignore[name-defined,misc]
 GRIP_EDGE: dict[str, Any] = {
     "grip_url": os.environ.get("GRIP_URL", "http://127.0.0.1:5561"),
     "cdn": os.environ.get("EDGE_CDN", "varnish://127.0.0.1:6081"),
+    "throttle": 1.0,
     "topics": {
         "counter-{name}": {
             "routes": [
-                {"path": "/counters/<name>/events", "hold": "stream"},
-                "/counters/<name>/value",
                 "/counters/<name>/",
+                "/counters/<name>/value",
+                {"path": "/counters/<name>/events", "hold": "stream"},
             ],
             "models": [Counter],
-            "hold": None,
-            "edge_ttl": 600,
-            "throttle": 1.0,
         },
         "counters": {
-            "routes": [{"path": "/counters/events", "hold": "stream"}, "/"],
+            "routes": ["/", {"path": "/counters/events", "hold": "stream"}],
             "models": [Counter],
-            "hold": None,
-            "edge_ttl": 600,
-            "throttle": 1.0,
         },
     },
 }
@@ -112,15 +92,12 @@ def counter_events(name: str) -> Response:
     return event_stream(read_counter(name))
 
 
-@pages.post("/counters/<name>/increment")
+@pages.post("/counters/<string(maxlength=40):name>/increment")
 def increment(name: str) -> ResponseReturnValue:
-    if len(name) > NAME_LENGTH:
-        abort(400, f"a counter's name has at most {NAME_LENGTH} characters")
     add_one(name)
-    if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        # The form of a page without JavaScript.
+    if request.accept_mimetypes.best == "text/html":  # the form of a page without JavaScript
         return redirect(url_for("pages.counter_page", name=name), 303)
-    return jsonify(read_counter(name))
+    return read_counter(name)
 
 
 def add_one(name: str) -> None:
@@ -137,7 +114,7 @@ def add_one(name: str) -> None:
 
 
 def read_counter(name: str) -> dict[str, Any]:
-    return {**describe(db.get_or_404(Counter, name)), "rendered": time.time()}
+    return describe(db.get_or_404(Counter, name))
 
 
 def list_counters() -> dict[str, Any]:
@@ -145,51 +122,40 @@ def list_counters() -> dict[str, Any]:
     return {
         "total": sum(counter.value for counter in counters),
         "counters": [describe(counter) for counter in counters],
-        "rendered": time.time(),
     }
 
 
 def describe(counter: Counter) -> dict[str, Any]:
-    url = url_for("pages.counter_page", name=counter.name)
-    shown = {"name": counter.name, "value": counter.value}
-    return {**shown, "url": url, "increment": url + "increment"}
+    return {"name": counter.name, "value": counter.value}
 
 
 def event_stream(data: Mapping[str, Any]) -> Response:
     """Answer one server-sent event: for who connects, and, pushed, for who is connected."""
-    return Response(f"data: {json.dumps(data)}\n\n", mimetype="text/event-stream")
+    text = json.dumps({**data, "rendered": time.time()})
+    return Response(f"data: {text}\n\n", mimetype="text/event-stream")
 
 
 @event.listens_for(Engine, "connect")
 def share_sqlite(connection: Any, _record: Any) -> None:
-    """Let many read while one writes, and let writers wait for each other."""
-    if isinstance(connection, sqlite3.Connection):
-        connection.execute("PRAGMA busy_timeout=15000")
+    if isinstance(connection, sqlite3.Connection):  # many read while one writes
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def create_database() -> None:
-    db.session.execute(CreateTable(Counter.__table__, if_not_exists=True))
-    if db.session.scalar(select(Counter.name).limit(1)) is None:
-        db.session.add_all(Counter(name=name) for name in ("coffees", "deploys", "visitors"))
-    try:
-        db.session.commit()
-    except IntegrityError:  # another worker was first
-        db.session.rollback()
-
-
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app = Flask(__name__)
-    file = Path(tempfile.gettempdir(), "grip-edge-counters.db")
-    app.config["SQLALCHEMY_DATABASE_URI"] = os.environ.get("DATABASE_URL", f"sqlite:///{file}")
+    database = os.environ.get("DATABASE_URL", "sqlite:///counters.sqlite3")
+    app.config["SQLALCHEMY_DATABASE_URI"] = database
     app.config["GRIP_EDGE"] = GRIP_EDGE
     app.config.update(config or {})
     app.register_blueprint(pages)
     db.init_app(app)
     edge.init_app(app)
     with app.app_context():
-        create_database()
+        db.create_all()
+        for name in ("coffees", "deploys", "visitors"):
+            db.session.merge(Counter(name=name))
+        db.session.commit()
     return app
 
 

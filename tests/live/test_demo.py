@@ -85,7 +85,11 @@ def start(name: str, env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
-            process.kill()
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 @pytest.mark.usefixtures("edge")

@@ -1,9 +1,9 @@
-/* Keeps what the server rendered alive. The markup says what to do; the same file serves both examples.
+/* Keeps what the server rendered alive. The markup says what to do.
  *
  *   [data-stream=URL]       an event stream whose events (one JSON object each) fill this element:
  *     [data-field=key]        its text; data-format="number" or "time" where the plain text will not do
  *     [data-list=key]         its items, one per entry, made from its <template>, told apart by data-by=key
- *     [data-attr="a=key ..."] its attributes
+ *     [data-attr="a=key ..."] its attributes, from patterns: "href=/lots/{id}"
  *     [data-role=...]         state, source, detail and path: what we know of the connection
  *   [data-log]              the latest events of all streams, newest first: data-topic, and its data-logged field
  *   form[data-post]         sent by fetch: what it changed comes back through the streams
@@ -14,6 +14,7 @@
 
 const FRESH_S = 0.3;  // rendered longer than this before we connected: it was kept somewhere
 const RETRY_MS = 3000;
+const SEND_TIMEOUT_MS = 8000;
 const LOG_LENGTH = 8;
 const SOURCES = {cache: "from the cache", app: "from the app", push: "pushed"};
 const SHORT_SOURCES = {cache: "cache", app: "app", push: "pushed"};
@@ -104,9 +105,13 @@ function isOurs(element, root) {
 
 function setAttributes(element, data) {
   for (const pair of element.dataset.attr.split(" ")) {
-    const [name, key] = pair.split("=");
-    element.setAttribute(name, data[key]);
+    const [name, pattern] = pair.split("=");
+    element.setAttribute(name, expand(pattern, (key) => data[key]));
   }
+}
+
+function expand(pattern, valueOf) {
+  return pattern.replace(/\{(\w+)\}/g, (_, key) => encodeURIComponent(valueOf(key)));
 }
 
 function setText(element, data) {
@@ -186,15 +191,18 @@ function duration(seconds) {
 async function send(form) {
   const fields = new URLSearchParams(new FormData(form));
   // data-post may name a field: "/counters/{name}/increment". Without one the form's action is taken.
-  const url = form.dataset.post.replace(/\{(\w+)\}/g, (_, field) => encodeURIComponent(fields.get(field)));
+  const url = expand(form.dataset.post, (field) => fields.get(field));
   const button = form.querySelector("button");
   button.setAttribute("aria-busy", "true");
   try {
-    const answer = await fetch(url || form.getAttribute("action"), {method: "POST", body: fields});
+    const signal = AbortSignal.timeout(SEND_TIMEOUT_MS);
+    const answer = await fetch(url || form.getAttribute("action"), {method: "POST", body: fields, signal});
     showError(form, answer.ok ? "" : await explain(answer));
     if (answer.ok) form.querySelectorAll("[data-once]").forEach((input) => { input.value = ""; });
-  } catch {
-    showError(form, "The server cannot be reached.");
+  } catch (error) {
+    // All windows share six connections to a host over HTTP/1.1, and each stream holds one.
+    const isSlow = error.name === "TimeoutError";
+    showError(form, isSlow ? "No answer. Too many windows open?" : "The server cannot be reached.");
   } finally {
     button.removeAttribute("aria-busy");
   }

@@ -1,0 +1,228 @@
+"""One example behind the shipped edge, started and stopped as one thing.
+
+    python examples/demo.py [flask|starlette]
+
+It listens on loopback only, keeps its database in a temporary folder, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "edge"))
+
+from launch import (  # noqa: E402
+    Edge,
+    EdgeFailed,
+    EdgeMissing,
+    check_binaries,
+    closing_client,
+    end_with_parent,
+)
+
+CLIENT_PORT = 7999
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """How to serve one of the apps, and what to try with it."""
+
+    server: str
+    database: str
+    page: str
+    act: str
+    stream: str
+    post: str
+
+
+EXAMPLES = {
+    "flask": Example(
+        server="gunicorn --workers 1 --threads 8 --log-level warning"
+        " --bind 127.0.0.1:{port} examples.flask_app.app:app",
+        database="sqlite:///{folder}/counters.sqlite3",
+        page="/counters/coffees/",
+        act="press the button in one",
+        stream="/counters/coffees/events",
+        post="-X POST {url}/counters/coffees/increment",
+    ),
+    "starlette": Example(
+        server="uvicorn --log-level warning --port {port} examples.starlette_app.app:app",
+        database="sqlite+aiosqlite:///{folder}/auctions.sqlite3",
+        page="/auctions/1",
+        act="bid in one",
+        stream="/auctions/1/events",
+        post="-d bidder=ann -d amount=5000 {url}/auctions/1/bids",
+    ),
+}
+TEXT = """
+  Open   {url}{page}
+
+  Try    it in two windows, and {act}: both move, neither reloads
+         a reload: the page comes from the cache, not from the app
+         curl -N {url}{stream}
+         curl {post}
+
+  Wired  browser - Pushpin :{client_port} - Varnish :{cache_port} - {app} :{app_port}
+
+  Ctrl-C stops everything.
+"""
+
+
+class AppFailed(Exception):  # noqa: N818 - as EdgeFailed
+    """The app ended; the text ends with what it wrote."""
+
+
+class App:
+    """An example under its usual server, as a process that ends with this one."""
+
+    def __init__(self, example: Example, edge: Edge, folder: Path) -> None:
+        server = example.server.format(port=edge.app_port)
+        self._log = folder / "app.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *server.split()],
+                cwd=HERE.parent,
+                env={
+                    **os.environ,
+                    "GRIP_URL": edge.control_url,
+                    "EDGE_CDN": edge.cdn_url,
+                    "DATABASE_URL": example.database.format(folder=folder),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C reaches only the demo, which stops things in order.
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text(errors="replace").strip()[-4000:]
+
+    def check(self) -> None:
+        """Raise if it has ended."""
+        if self._process.poll() is not None:
+            raise AppFailed(f"the app ended with {self._process.returncode}:\n{self.said}")
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            # Its workers too: they are of its session, which is its process group.
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+def run(name: str) -> None:
+    """Start the edge and the app, say what to do with them, and wait until one of them ends."""
+    example = EXAMPLES[name]
+    check_binaries()
+    with (
+        tempfile.TemporaryDirectory(prefix="grip-edge-demo-") as folder,
+        Edge(client_port=CLIENT_PORT if can_listen(CLIENT_PORT) else None) as edge,
+        running(App(example, edge, Path(folder))) as app,
+        uninterrupted_end(),
+    ):
+        wait_until_answered(edge.client_port, example.page, app)
+        print(describe(name, edge), flush=True)
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        app.check()
+        raise EdgeFailed("a program of the edge ended")
+
+
+@contextmanager
+def running(app: App) -> Iterator[App]:
+    try:
+        yield app
+    finally:
+        app.stop()
+
+
+@contextmanager
+def uninterrupted_end() -> Iterator[None]:
+    """Ignore further signals once one has come, or anything else ends the block."""
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def can_listen(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do: what is left of a demo that just ended is no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def wait_until_answered(port: int, path: str, app: App) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not answers(port, path):
+        app.check()
+        if time.monotonic() > deadline:
+            raise AppFailed(f"no answer from the app in {START_TIMEOUT_S:g} s:\n{app.said}")
+        time.sleep(0.05)
+
+
+def answers(port: int, path: str) -> bool:
+    try:
+        with closing_client(port) as client:
+            client.request("GET", path)
+            return client.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def describe(name: str, edge: Edge) -> str:
+    example = EXAMPLES[name]
+    return TEXT.format(
+        url=edge.url,
+        page=example.page,
+        act=example.act,
+        stream=example.stream,
+        post=example.post.format(url=edge.url),
+        client_port=edge.client_port,
+        cache_port=edge.cache_port,
+        app=f"{name.capitalize()} app",
+        app_port=edge.app_port,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run an example behind Pushpin and Varnish.")
+    parser.add_argument("example", nargs="?", default="flask", choices=EXAMPLES)
+    name: str = parser.parse_args().example
+    # SIGINT too: a shell starts background jobs with it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        run(name)
+    except (AppFailed, EdgeFailed, EdgeMissing) as error:
+        sys.exit(f"demo: {error}")
+    except KeyboardInterrupt:
+        print()
+
+
+if __name__ == "__main__":
+    main()
