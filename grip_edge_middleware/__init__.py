@@ -9,7 +9,6 @@ from grip_edge_middleware.edge import GripEdge, GripEdgeMiddleware
 from grip_edge_middleware.errors import (
     DeliveryError,
     GripEdgeError,
-    MissingExtra,
     Mistake,
     SettingsError,
     TopicError,
@@ -20,7 +19,6 @@ __all__ = [
     "GripEdge",
     "GripEdgeError",
     "GripEdgeMiddleware",
-    "MissingExtra",
     "Mistake",
     "SettingsError",
     "TopicError",

@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 # purged, and whoever connects gets what the app answers.
 MAX_RENDERS = 8
 
+# About a second of refusals.
+HOPELESS_FAILURES = 4
+
 # What a route may answer to be published. What is gone ends the streams that showed it.
 _PUBLISHED = frozenset({200, 404, 410})
 
@@ -81,8 +84,8 @@ class Delivery:
     """Purges and publishes claims.
 
     Purgers are asked in the order given, the tier nearest to the app first, so that an outer tier
-    cannot refill from an inner one that is not purged yet. `clock` is monotonic; `pause` waits for
-    a purge to settle.
+    cannot refill from an inner one that is not purged yet. `render_budget_s` is how long the routes
+    of one batch may take together. `clock` is monotonic; `pause` waits for a purge to settle.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Delivery:
         publishers: Sequence[Publisher],
         renderer: Renderer,
         metrics: Metrics,
+        render_budget_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
@@ -102,6 +106,7 @@ class Delivery:
         self._publishers = tuple(publishers)
         self._renderer = renderer
         self._metrics = metrics
+        self._render_budget_s = render_budget_s
         self._clock = clock
         self._wall_clock = wall_clock
         self._pause = pause
@@ -129,8 +134,12 @@ class Delivery:
         self._publish(purged)
         for parcel in parcels:
             if parcel.missing and parcel.retry_at is None:
-                parcel.retry_at = min(self.targets[name].retry_at for name in parcel.missing)
+                parcel.retry_at = self._next_try(parcel)
         return parcels
+
+    def is_hopeless(self) -> bool:
+        """Whether a target has refused so often that waiting a little longer will not help."""
+        return any(state.failures >= HOPELESS_FAILURES for state in self.targets.values())
 
     def close(self) -> None:
         """Close idle connections."""
@@ -142,6 +151,11 @@ class Delivery:
     def _is_unpurged(self, parcel: Parcel) -> bool:
         return any(purger.name in parcel.missing for purger in self._purgers)
 
+    def _next_try(self, parcel: Parcel) -> float:
+        """Return when a target that the parcel misses is asked again."""
+        failing = [s.retry_at for n in parcel.missing if (s := self.targets[n]).failures]
+        return max(self._clock(), min(failing, default=0.0))
+
     # --- purge ------------------------------------------------------------------------------
 
     def _purge(self, parcels: list[Parcel]) -> None:
@@ -151,7 +165,7 @@ class Delivery:
             for parcel in wanting:
                 if purged.issuperset(parcel.keys):
                     parcel.missing.discard(purger.name)
-            if self.targets[purger.name].failures:
+            if any(purger.name in parcel.missing for parcel in wanting):
                 # An outer tier would refill from this one.
                 return
 
@@ -168,17 +182,35 @@ class Delivery:
     # --- publish ----------------------------------------------------------------------------
 
     def _publish(self, parcels: list[Parcel]) -> None:
-        ready = [
-            (parcel, items) for parcel in parcels if (items := self._items(parcel)) is not None
-        ]
-        for publisher in self._publishers:
-            if self.targets[publisher.name].is_resting(self._clock()):
-                continue
+        awake = [p for p in self._publishers if not self.targets[p.name].is_resting(self._clock())]
+        ready = self._ready(parcels, {publisher.name for publisher in awake})
+        for publisher in awake:
             wanting = [(p, items) for p, items in ready if publisher.name in p.missing]
             left = self._publish_items(publisher, [item for _, own in wanting for item in own])
             for parcel, _ in wanting:
                 if parcel.claim.topic.name not in left:
                     parcel.missing.discard(publisher.name)
+
+    def _ready(
+        self, parcels: list[Parcel], awake: set[str]
+    ) -> list[tuple[Parcel, list[dict[str, Any]]]]:
+        """Return what can be published now to one of these targets.
+
+        Rendering ends when its time is up: the purges of the next turn must not wait for a slow
+        route. What is left then is first in the next turn.
+        """
+        ready = []
+        deadline = self._clock() + self._render_budget_s
+        for parcel in parcels:
+            if not _has_something_to_say(parcel.claim):
+                parcel.missing.clear()
+            elif not parcel.missing & awake:
+                continue
+            elif self._clock() > deadline:
+                parcel.retry_at = self._clock()
+            elif (items := self._items(parcel)) is not None:
+                ready.append((parcel, items))
+        return ready
 
     def _publish_items(self, publisher: Publisher, items: list[dict[str, Any]]) -> set[str]:
         """Return the channels with items that were not acknowledged, to be published again."""
@@ -202,8 +234,6 @@ class Delivery:
 
     def _items(self, parcel: Parcel) -> list[dict[str, Any]] | None:
         """Return what to publish, oldest first; None if that has to wait."""
-        if not parcel.missing:
-            return []
         claim = parcel.claim
         try:
             return [
@@ -213,17 +243,20 @@ class Delivery:
             ]
         except DeliveryError as error:
             self._postpone_render(parcel, error)
-            return None
+        except Exception as error:
+            # A fault of ours. It is this topic's alone.
+            logger.exception("%s cannot be published", claim.topic.name)
+            self._postpone_render(parcel, DeliveryError(RENDER, repr(error)))
+        return None
 
     def _messages(self, claim: Claim, publication: Publication) -> dict[Hold, Response]:
         """Return the message for each kind of hold that the topic has."""
-        held = claim.settings.held_routes
         if publication.message is not None:
             # A topic without a hold may be held by the app's own Grip headers.
-            kinds = held or publication.message
+            kinds = claim.settings.held_routes or publication.message
             return {hold: publication.message[hold] for hold in kinds}
         messages = {}
-        for hold, route in held.items():
+        for hold, route in claim.settings.rendered_routes.items():
             path = route.pattern.fill(dict(claim.topic.params))
             if path is not None:  # else no URL shows these values, and nobody is connected
                 messages[hold] = self._render(route, path)
@@ -296,6 +329,11 @@ class Delivery:
         if state.failures:
             logger.info("%s is back after %d failures", target.name, state.failures)
         self.targets[target.name] = TargetState()
+
+
+def _has_something_to_say(claim: Claim) -> bool:
+    """Whether a topic is published at all, rather than only cached and purged."""
+    return bool(claim.settings.rendered_routes) or any(p.message for p in claim.publications)
 
 
 def _jitter() -> float:

@@ -44,6 +44,7 @@ class Dispatcher:
         self._metrics = metrics
         self._flush_timeout_s = flush_timeout_s
         self._clock = clock
+        self._is_closing = False
         self._is_closed = False
         self._is_full = False
         self._start_anew()
@@ -53,7 +54,7 @@ class Dispatcher:
         """Note the changes, to be sent from the dispatcher's thread."""
         if not changes:
             return
-        if self._is_closed:
+        if self._is_closing:
             logger.error("%d changes came after the edge was closed and are lost", len(changes))
             return
         refused = self._store.add(changes, self._clock())
@@ -93,27 +94,39 @@ class Dispatcher:
 
         Not for an event loop's own thread: an ASGI route is rendered there, so it must be free.
         """
+        timeout_s = self._flush_timeout_s if timeout_s is None else timeout_s
+        return self._flush(timeout_s, gives_up=lambda: False)
+
+    def _flush(self, timeout_s: float, *, gives_up: Callable[[], bool]) -> bool:
         if threading.current_thread() is self._thread:
             return False
-        timeout_s = self._flush_timeout_s if timeout_s is None else timeout_s
         if not self._store.pending():
             return True
         self._flushes_asked += 1
-        if not self._wake_up():
-            return self._drain(timeout_s)
-        with self._progress:
-            return self._progress.wait_for(lambda: not self._store.pending(), timeout_s)
+        if self._wake_up():
+            with self._progress:
+                is_over = lambda: not self._store.pending() or gives_up()  # noqa: E731
+                self._progress.wait_for(is_over, timeout_s)
+        else:
+            self._drain(timeout_s, gives_up)
+        return not self._store.pending()
 
     def close(self) -> None:
-        """Send what is pending, for at most `flush_timeout_s`, and end the thread."""
-        if self._is_closed:
+        """Send what is pending and end the thread, in at most `flush_timeout_s`.
+
+        A target that keeps refusing is not waited for.
+        """
+        if self._is_closing:
             return
-        if not self.flush():
-            logger.error("%d topics were not delivered before the end", self._store.pending())
+        self._is_closing = True
+        deadline = self._clock() + self._flush_timeout_s
+        self._flush(self._flush_timeout_s, gives_up=self._delivery.is_hopeless)
         self._is_closed = True
         self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(self._flush_timeout_s)
+            self._thread.join(max(0.0, deadline - self._clock()))
+        if pending := self._store.pending():
+            logger.error("%d topics were not delivered before the end", pending)
         self._delivery.close()
 
     def pending(self) -> int:
@@ -139,9 +152,9 @@ class Dispatcher:
         if not self._is_full:
             self._is_full = True
             logger.error(
-                "%d topics are pending, which is max_pending; further changes are not delivered "
-                "until a target answers again, and their pages stay until edge_ttl",
-                self._store.pending(),
+                "%d changes are refused: max_pending topics wait already, or too many messages of "
+                "one. Until a target answers, further ones are too, and pages stay until edge_ttl",
+                refused,
             )
 
     def _wake_up(self) -> bool:
@@ -189,14 +202,14 @@ class Dispatcher:
             self._is_full = False
         return next_due
 
-    def _drain(self, timeout_s: float) -> bool:
+    def _drain(self, timeout_s: float, gives_up: Callable[[], bool]) -> None:
+        """Do the thread's work where none can be started: at the interpreter's end."""
         deadline = self._clock() + timeout_s
-        while self._store.pending() and self._clock() < deadline:
+        while self._store.pending() and not gives_up() and self._clock() < deadline:
             next_due = self._next_turn()
             if next_due is not None:
                 self._wake.wait(min(max(0.0, next_due - self._clock()), timeout_s))
                 self._wake.clear()
-        return not self._store.pending()
 
 
 def _attach_to_process(dispatcher: Dispatcher) -> None:

@@ -33,7 +33,14 @@ from grip_edge_middleware.settings import Fastly, Settings, TopicSettings, Varni
 from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.topics import Topic, escape_key
 from grip_edge_middleware.transport import HttpTransport
-from grip_edge_middleware.types import ASGIApp, Receive, Scope, Send, WSGIApplication
+from grip_edge_middleware.types import (
+    ASGIApp,
+    Receive,
+    Scope,
+    Send,
+    WSGIApplication,
+    WSGIEnvironment,
+)
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -73,15 +80,15 @@ class GripEdge:
         An app factory may call it for one app after the other; the edge then belongs to the last.
         """
         if self._is_configured_by_app:
+            settings = Settings.parse(flask.read_config(app), self._environ)
             self.close()
-            self._parts = _Parts(Settings.parse(flask.read_config(app), self._environ))
+            self._parts = _Parts(settings)
         flask.wrap(app, self, self.wsgi)
 
     def wsgi(self, app: WSGIApplication) -> WSGIApplication:
         """Return a WSGI app wrapped in the face for it."""
         parts = self._configured
-        parts.renderer.use_wsgi(app)
-        return WSGIMiddleware(app, parts.policy)
+        return WSGIMiddleware(app, parts.policy, attach=parts.renderer.use_wsgi(app))
 
     def asgi(self, app: ASGIApp) -> ASGIApp:
         """Return an ASGI app wrapped in the face for it."""
@@ -91,7 +98,7 @@ class GripEdge:
 
     # --- in a view --------------------------------------------------------------------------
 
-    def tag(self, *keys: str, **params: object) -> None:
+    def tag(self, /, *keys: str, **params: object) -> None:
         """Add surrogate keys to the response that the running view makes.
 
             edge.tag("counters", "counter-blue")
@@ -103,7 +110,11 @@ class GripEdge:
         notes = current_notes.get()
         if notes is None or notes.is_closed:
             return
-        filled = (self._topic(key, params)[1].name for key in keys) if params else keys
+        parts = self._configured
+        filled = (
+            parts.find(key, params)[1].name if params or key in parts.templates else key
+            for key in keys
+        )
         notes.keys.extend(escape_key(key) for key in filled if key)
 
     def decline_hold(self) -> None:
@@ -114,7 +125,7 @@ class GripEdge:
 
     # --- when something changed -------------------------------------------------------------
 
-    def submit(self, topic: str, **params: object) -> None:
+    def submit(self, topic: str, /, **params: object) -> None:
         """Say that a topic changed: its pages are purged, then its routes' new answers published.
 
             edge.submit("counters")
@@ -122,17 +133,17 @@ class GripEdge:
 
         Call it after the commit. TopicError if the settings declare no such topic.
         """
-        settings, filled = self._topic(topic, params)
+        settings, filled = self._configured.find(topic, params)
         self._configured.dispatcher.submit([Change(filled, settings)])
 
-    def publish(self, topic: str, data: Data, **params: object) -> None:
+    def publish(self, topic: str, data: Data, /, **params: object) -> None:
         """Say that a topic changed, and what to publish instead of its routes' answers.
 
         Text and bytes go out as they are. Anything else is encoded as JSON: as an event
         (`data: {...}`) on a stream, as the body of a long-poll's response. TypeError or ValueError
         if it cannot.
         """
-        settings, filled = self._topic(topic, params)
+        settings, filled = self._configured.find(topic, params)
         self._configured.dispatcher.submit([Change(filled, settings, encode(data))])
 
     def changed(self, instance: object) -> None:
@@ -177,16 +188,13 @@ class GripEdge:
             raise SettingsError([Mistake("GRIP_EDGE", "no settings yet", hint)])
         return self._parts
 
-    def _topic(self, name: str, params: Mapping[str, object]) -> tuple[TopicSettings, Topic]:
-        """Return a topic by its name, or by its template and values."""
-        return self._configured.find(name, params)
-
 
 class _Parts:
     """What one settings dict is made into."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.templates = {t.template.text for t in settings.topics if t.template.params}
         self.policy = Policy(settings)
         self.watches = Watches.of(settings.topics)
         self.metrics = Counts()
@@ -198,6 +206,7 @@ class _Parts:
             publishers=[Publisher(proxy) for proxy in settings.proxies],
             renderer=self.renderer,
             metrics=self.metrics,
+            render_budget_s=settings.timeout,
         )
         self.dispatcher = Dispatcher(
             store=MemoryStore(max_pending=settings.max_pending),
@@ -208,6 +217,7 @@ class _Parts:
         self._disconnect = sources.connect(self.watches, self.dispatcher.submit)
 
     def find(self, name: str, params: Mapping[str, object]) -> tuple[TopicSettings, Topic]:
+        """Return a topic by its name, or by its template and values."""
         for settings in self.settings.topics:
             if settings.template.text == name:
                 return settings, _fill(settings, params)
@@ -228,6 +238,8 @@ def _fill(settings: TopicSettings, params: Mapping[str, object]) -> Topic:
         wanted = ", ".join(f"{param}=..." for param in template.params) or "no values"
         given = ", ".join(params) or "none"
         raise TopicError(f'topic "{template.text}" takes {wanted}; given were {given}')
+    if None in params.values():
+        raise TopicError(f'topic "{template.text}" takes no None')
     try:
         return template.fill(params)
     except ValueError as error:
@@ -248,9 +260,11 @@ class _AppRenderer:
         self._origin = settings.origin and OriginRenderer(settings.origin, transport)
         self._app: WSGIRenderer | ASGIRenderer | None = None
 
-    def use_wsgi(self, app: WSGIApplication) -> None:
+    def use_wsgi(self, app: WSGIApplication) -> Callable[[WSGIEnvironment], None]:
         settings = self._settings
-        self._app = WSGIRenderer(app, timeout_s=settings.timeout, origin=settings.origin)
+        renderer = WSGIRenderer(app, timeout_s=settings.timeout, origin=settings.origin)
+        self._app = renderer
+        return renderer.attach
 
     def use_asgi(self, app: ASGIApp) -> Callable[[Scope], None]:
         settings = self._settings

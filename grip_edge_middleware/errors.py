@@ -2,7 +2,6 @@
 
 GripEdgeError
 ├── SettingsError    the settings dict is wrong; carries every Mistake that was found
-├── MissingExtra     something was asked for whose extra is not installed
 ├── TopicError       a topic that the settings do not declare, or values that do not fill it
 └── DeliveryError    a target refused or did not answer; retried, and never raised into the app
 """
@@ -36,16 +35,6 @@ class SettingsError(GripEdgeError, ValueError):
         self.mistakes = tuple(mistakes)
         count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
         super().__init__("\n".join([f"{count} in GRIP_EDGE", *(f"  {m}" for m in self.mistakes)]))
-
-
-class MissingExtra(GripEdgeError, ImportError):  # noqa: N818 - reads as the fact that it states
-    """A feature needs a package that is not installed."""
-
-    def __init__(self, feature: str, extra: str) -> None:
-        self.extra = extra
-        super().__init__(
-            f"{feature} needs the {extra} extra: pip install 'grip-edge-middleware[{extra}]'"
-        )
 
 
 class TopicError(GripEdgeError, LookupError):

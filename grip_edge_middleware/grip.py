@@ -61,6 +61,8 @@ def parse_grip_url(url: str) -> Proxy:
             raise ValueError(f"a parameter is none of {known} (is an & in a key escaped as %26?)")
         for value in values:
             _check_base64(name, value)
+    if split.path.rstrip("/").endswith("/publish"):
+        raise ValueError("expected the proxy's base URL, without /publish")
     parsed = parse_grip_uri(url.partition("#")[0])
     if "control_iss" in parsed and "key" not in parsed:
         raise ValueError("iss is given without key, so requests cannot be signed")

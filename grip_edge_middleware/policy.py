@@ -7,13 +7,13 @@ touches a body, and a response that is none of ours comes back as it is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from grip_edge_middleware.grip import MAX_CHANNELS, hold_headers
 from grip_edge_middleware.routing import Matcher
-from grip_edge_middleware.settings import Route, Settings, TopicSettings
+from grip_edge_middleware.settings import MAX_SECONDS, Route, Settings, TopicSettings
 from grip_edge_middleware.surrogate import build_keys, parse_keys
 from grip_edge_middleware.topics import Topic
 from grip_edge_middleware.types import Headers, Hold
@@ -24,11 +24,19 @@ logger = logging.getLogger(__name__)
 # to, and Fastly does so for an hour (302 as well), so they must be purgeable.
 _KEPT_UNASKED = frozenset({203, 204, 206, 300, 301, 302, 308, 404, 405, 410, 414, 501})
 
+MAX_CACHED_PATH = 512
+
 # No single directive keeps a response out of every cache, so it is always these two.
 _DO_NOT_STORE: Headers = [
     ("Cache-Control", "private, no-store"),
     ("Surrogate-Control", "no-store"),
 ]
+_FORBIDDING = frozenset({"private", "no-store", "no-cache"})
+_EDGE_LIFETIMES = {
+    "cache-control": "s-maxage",
+    "surrogate-control": "max-age",
+    "cdn-cache-control": "max-age",
+}
 _FRESHNESS = frozenset({"cache-control", "surrogate-control", "cdn-cache-control", "expires"})
 
 
@@ -73,27 +81,33 @@ class Plan:
         if request.method not in ("GET", "HEAD"):
             return headers
         if status != 200:
-            return self._tag_other_status(status, headers, notes)
+            return self._tag_other_status(request, status, headers, notes)
         headers = _vary_on_accept(headers) if self._depends_on_accept() else headers
         return self._cache(request, headers, notes) + self._hold(request, headers, notes)
 
-    def _tag_other_status(self, status: int, headers: Headers, notes: Notes) -> Headers:
+    def _tag_other_status(
+        self, request: RequestFacts, status: int, headers: Headers, notes: Notes
+    ) -> Headers:
         """A cached 404 must be purged when the object appears."""
         is_kept = status in _KEPT_UNASKED or _has_freshness(headers)
         if not is_kept or _is_private(headers):
             return headers
+        if self._is_for_one(request):
+            return _keep_out(headers)
         return self._with_keys(headers, notes, freshness=[])
 
     def _cache(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
-        is_public = all(shown.route.public for shown in self.shown)
-        if _is_private(headers) or (request.is_authorized and not is_public):
+        if _is_private(headers) or self._is_for_one(request):
             return _keep_out(headers)
         if not self.is_purgeable:
             return self._with_keys(headers, notes, freshness=[])
-        edge_ttl = min(shown.route.edge_ttl for shown in self.shown)
+        edge_ttl = min([*_edge_ttls(headers), *(shown.route.edge_ttl for shown in self.shown)])
         if edge_ttl == 0:
             return _keep_out(headers)
         return self._with_keys(headers, notes, freshness=self._freshness(edge_ttl))
+
+    def _is_for_one(self, request: RequestFacts) -> bool:
+        return request.is_authorized and not all(shown.route.public for shown in self.shown)
 
     def _freshness(self, edge_ttl: int) -> Headers:
         browser_ttl = min(shown.route.browser_ttl for shown in self.shown)
@@ -144,11 +158,15 @@ class Policy:
         self._matcher = Matcher(
             (route.pattern, (topic, route)) for topic in settings.topics for route in topic.routes
         )
-        # Paths come from strangers: bounded, and the same few are asked for again and again.
-        self.match = lru_cache(maxsize=1024)(self._match)
+        # The same few paths are asked for again and again.
+        self._match_cached = lru_cache(maxsize=1024)(self._match)
+
+    def match(self, path: str) -> Plan | None:
+        """Return the plan of a decoded path, or None if no route is configured for it."""
+        # Paths come from strangers: not only their number is bounded.
+        return self._match_cached(path) if len(path) <= MAX_CACHED_PATH else self._match(path)
 
     def _match(self, path: str) -> Plan | None:
-        """Return the plan of a decoded path, or None if no route is configured for it."""
         shown = [
             Shown(topic.template.fill(params), route)
             for (topic, route), params in self._matcher.match(path)
@@ -202,9 +220,9 @@ def _is_private(headers: Headers) -> bool:
         match name.lower():
             case "set-cookie":
                 return True
-            case "cache-control" if _directives(value) & {"private", "no-store"}:
-                return True
-            case "surrogate-control" if "no-store" in _directives(value):
+            case "cache-control" | "surrogate-control" | "cdn-cache-control" if (
+                _directives(value) & _FORBIDDING
+            ):
                 return True
             case "vary" if "*" in _directives(value):
                 return True
@@ -218,10 +236,20 @@ def _has_freshness(headers: Headers) -> bool:
     ) or _has(headers, "expires")
 
 
+def _edge_ttls(headers: Headers) -> Iterator[int]:
+    """Yield the lifetimes that the app itself gives shared caches: a shorter one prevails."""
+    for name, value in headers:
+        wanted = _EDGE_LIFETIMES.get(name.lower())
+        for directive in value.lower().split(",") if wanted else ():
+            said, _, seconds = directive.strip().partition("=")
+            if said == wanted and seconds.strip('"').isdecimal():
+                yield min(int(seconds.strip('"')[:10]), MAX_SECONDS)
+
+
 def _keep_out(headers: Headers) -> Headers:
     """Keep a response out of every cache; what the app itself says to browsers stays."""
     is_said = any(
-        name.lower() == "cache-control" and _directives(value) & {"private", "no-store"}
+        name.lower() == "cache-control" and _directives(value) & _FORBIDDING
         for name, value in headers
     )
     pair = _DO_NOT_STORE[1:] if is_said else _DO_NOT_STORE

@@ -19,13 +19,22 @@ from urllib.parse import quote, urlsplit
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
 from grip_edge_middleware.transport import Transport
-from grip_edge_middleware.types import ASGIApp, Headers, Message, Scope, WSGIApplication
+from grip_edge_middleware.types import (
+    ASGIApp,
+    Headers,
+    Message,
+    Scope,
+    WSGIApplication,
+    WSGIEnvironment,
+)
 
 # Pushpin takes no publish of more than 1,000,000 bytes.
 MAX_BODY_BYTES = 800_000
 
 TARGET = "render"
 USER_AGENT = "grip-edge-middleware"
+# An address of nobody (RFC 5737): an app may trust those of its own machine.
+STRANGER = "192.0.2.1"
 
 
 class Renderer(Protocol):
@@ -44,6 +53,11 @@ class WSGIRenderer:
         self._app = app
         self._timeout_s = timeout_s
         self._origin = urlsplit(origin or "http://localhost")
+        self._mount = ""
+
+    def attach(self, environ: WSGIEnvironment) -> None:
+        """Remember where the app is mounted."""
+        self._mount = environ.get("SCRIPT_NAME", "")
 
     def render(self, path: str, accept: str | None) -> Response:
         """Return the app's response to a GET."""
@@ -72,7 +86,7 @@ class WSGIRenderer:
     def _environ(self, path: str, accept: str | None) -> dict[str, Any]:
         return {
             "REQUEST_METHOD": "GET",
-            "SCRIPT_NAME": "",
+            "SCRIPT_NAME": self._mount,
             "PATH_INFO": path.encode("utf-8", "surrogatepass").decode("latin-1"),
             "QUERY_STRING": "",
             "SERVER_NAME": self._origin.hostname or "localhost",
@@ -81,7 +95,7 @@ class WSGIRenderer:
             "HTTP_HOST": self._origin.netloc,
             "HTTP_ACCEPT": accept or "*/*",
             "HTTP_USER_AGENT": USER_AGENT,
-            "REMOTE_ADDR": "127.0.0.1",
+            "REMOTE_ADDR": STRANGER,
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": self._origin.scheme,
             "wsgi.input": io.BytesIO(),
@@ -181,7 +195,7 @@ class ASGIRenderer:
                 (b"accept", (accept or "*/*").encode()),
                 (b"user-agent", USER_AGENT.encode()),
             ],
-            "client": ("127.0.0.1", 0),
+            "client": (STRANGER, 0),
             "server": (self._origin.hostname or "localhost", self._origin.port),
             "state": dict(self._state),
             **self._app_scope,
@@ -206,10 +220,10 @@ class OriginRenderer:
 def _read(chunks: Iterable[bytes], body: bytearray, deadline: float) -> None:
     try:
         for chunk in chunks:
+            if time.monotonic() > deadline:
+                raise DeliveryError(TARGET, "the body did not end in time; set a payload")
             body.extend(chunk)
             _check_size(len(body))
-            if time.monotonic() > deadline:
-                raise DeliveryError(TARGET, "the body never ends; set a payload", is_final=True)
     finally:
         if (close := getattr(chunks, "close", None)) is not None:
             close()

@@ -82,6 +82,8 @@ class Pattern:
         """Parse a path with parameters. ValueError says what is wrong with it."""
         if not text.startswith("/"):
             raise ValueError('a path begins with "/"')
+        if set(text) & set("?#%"):
+            raise ValueError("a path is decoded and has no query: ?, # and % do not stand in it")
         parts = tuple(_parts(text))
         names = [part.name for part in parts if isinstance(part, _Parameter)]
         if len(set(names)) < len(names):

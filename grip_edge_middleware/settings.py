@@ -74,8 +74,14 @@ class TopicSettings:
 
     @property
     def held_routes(self) -> dict[Hold, Route]:
-        """The route whose body is published, by kind of hold."""
+        """The routes that are held, one for each kind of hold."""
         return {route.hold: route for route in self.routes if route.hold}
+
+    @property
+    def rendered_routes(self) -> dict[Hold, Route]:
+        """The held routes whose answers follow from the topic: without a message, these are one."""
+        known = set(self.template.params)
+        return {h: r for h, r in self.held_routes.items() if known.issuperset(r.pattern.params)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,7 +494,16 @@ def _http_url(found: object) -> str:
             raise _Wrong("a URL with a user and password would show them in logs", "leave them out")
         if split.scheme in ("http", "https") and split.hostname and is_plain:
             return found.rstrip("/")
-    return _expected("a URL such as http://host:port", found)
+    return _expected("a URL such as http://host:port", _without_secrets(found))
+
+
+def _without_secrets(found: object) -> object:
+    """Return a URL without the parts that may hold a secret."""
+    if not isinstance(found, str) or re.fullmatch(r"(\w*://)?[\w.-]*(:\w+)?/*", found):
+        return found
+    scheme, separator, rest = found.partition("://")
+    host = re.split(r"[/?#]", rest.rpartition("@")[2])[0]
+    return f"{scheme}{separator}{host}/..." if separator else "a text without ://"
 
 
 def _proxy(_: str, found: object) -> Proxy:
@@ -520,6 +535,8 @@ def _operations(found: object) -> frozenset[Operation]:
     if not isinstance(names, Iterable):
         _expected("a list of operations", found)
     chosen = list(names)
+    if not chosen:
+        _expected("at least one operation", found)
     for name in chosen:
         if name not in OPERATIONS:
             _expected(" or ".join(f'"{o}"' for o in OPERATIONS), name, _nearest(name, OPERATIONS))
@@ -530,7 +547,7 @@ def _params(found: object) -> Mapping[str, str]:
     if not isinstance(found, Mapping):
         _expected('a dict such as {"id": "auction_id"}', found)
     for attribute in found.values():
-        if not isinstance(attribute, str):
+        if not isinstance(attribute, str) or not attribute.isidentifier():
             _expected("an attribute's name", attribute)
     return dict(found)
 
@@ -548,11 +565,14 @@ def _cdn(found: object) -> tuple[str, Mapping[Any, Any]]:
     if isinstance(found, str):
         split = urlsplit(found)
         if split.scheme == "varnish" and split.hostname:
+            if split.path.strip("/"):
+                raise _Wrong("a purge goes to no path", "leave out what follows the port")
             return "varnish", {"url": found.replace("varnish", "http", 1)}
         # Not .hostname, which is lower case: a service id is not.
         if split.scheme == "fastly" and found == f"fastly://{split.netloc}":
             return "fastly", {"service_id": split.netloc}
-    return _expected('"varnish://host:port", "fastly://SERVICE_ID" or {"fastly": {...}}', found)
+    expected = '"varnish://host:port", "fastly://SERVICE_ID" or {"fastly": {...}}'
+    return _expected(expected, _without_secrets(found))
 
 
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {

@@ -64,7 +64,10 @@ class HttpTransport:
             raise DeliveryError(target, "a header of the request cannot be sent") from None
         except httpx.HTTPError as error:
             raise DeliveryError(target, f"{type(error).__name__}: {error}") from None
-        except (httpx.InvalidURL, ValueError) as error:
+        except DeliveryError:
+            raise
+        except Exception as error:
+            # A URL or a header that cannot be, certificates that are not there, ...
             raise DeliveryError(target, f"cannot be asked: {type(error).__name__}") from None
 
     def close(self) -> None:

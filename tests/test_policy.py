@@ -493,14 +493,31 @@ def test_a_stored_response_has_all_its_keys(tags: list[str], budget: int) -> Non
 
 
 def test_the_settings_times_replace_the_apps() -> None:
-    headers = [
-        ("Cache-Control", "max-age=1"),
-        ("Expires", "0"),
-        ("Surrogate-Control", "max-age=1"),
-        ("CDN-Cache-Control", "max-age=1"),
-    ]
+    headers = [("Cache-Control", "max-age=1"), ("Expires", "0"), ("X-Other", "max-age=1")]
 
-    assert leave(headers) == FRESH + KEY + STREAM
+    assert leave(headers) == [("X-Other", "max-age=1"), *FRESH, *KEY, *STREAM]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ("Cache-Control", "public, s-maxage=5"),
+        ("Surrogate-Control", 'max-age="5"'),
+        ("CDN-Cache-Control", "max-age=5"),
+        ("Surrogate-Control", "content=ESI, MAX-AGE=5"),
+    ],
+)
+def test_a_shorter_lifetime_that_the_app_gives_caches_prevails(said: tuple[str, str]) -> None:
+    left = leave([said])
+
+    assert value(left, "Surrogate-Control").startswith("max-age=5,")
+    assert "s-maxage=5" in value(left, "Cache-Control")
+
+
+@pytest.mark.parametrize("name", ["Cache-Control", "Surrogate-Control", "CDN-Cache-Control"])
+@pytest.mark.parametrize("said", ["private", "no-store", "no-cache"])
+def test_what_the_app_forbids_one_kind_of_cache_it_forbids_ours(name: str, said: str) -> None:
+    assert is_kept_out(leave([(name, said)]))
 
 
 def test_without_stale_if_error_nothing_is_said_of_it() -> None:

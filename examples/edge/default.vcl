@@ -7,6 +7,7 @@
 vcl 4.1;
 
 import std;
+import var;
 import xkey;
 
 backend app {
@@ -64,6 +65,14 @@ sub trust_the_grip_proxy_only {
     unset req.http.X-Edge-Has-Copy;
     unset req.http.X-Edge-Last-Resort;
     unset req.http.X-Edge-Stale;
+    # What an app may build its links from is not a client's to say: the page is everybody's.
+    unset req.http.Forwarded;
+    unset req.http.X-Forwarded-Host;
+    unset req.http.X-Forwarded-Port;
+    unset req.http.X-Forwarded-Prefix;
+    unset req.http.X-Forwarded-Server;
+    unset req.http.X-Original-URL;
+    unset req.http.X-Rewrite-URL;
     unset req.http.X-Edge-Sig;
     if (req.http.Grip-Sig) {
         # The token changes every second. A response that varies on it must only depend on whether there is one.
@@ -123,9 +132,10 @@ sub vcl_hit {
 }
 
 sub vcl_miss {
-    # Who is this late has waited for somebody else's fetch, and it failed. Trying in turn, everybody would
-    # wait for a dead app once, one after the other.
-    if (!req.is_hitmiss && now - req.time > 2s) {
+    # Who is this late has waited for somebody else's fetch, and if the app has failed since, it was that one.
+    # Trying in turn, everybody would wait for a dead app once, one after the other.
+    if (!req.is_hitmiss && now - req.time > 2s
+        && std.time(var.global_get("failed"), std.real2time(0, now)) > req.time) {
         call take_the_copy_after_failure;
     }
 }
@@ -183,6 +193,7 @@ sub vcl_backend_error {
 # Whatever is stored takes the place of the old copy, even an error for those who wait for it. So store nothing;
 # vcl_synth goes on.
 sub keep_the_copy {
+    var.global_set("failed", "" + std.time2real(now, 0));
     if (bereq.http.X-Edge-Has-Copy) {
         return (abandon);
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from grip_edge_middleware.middleware import current_notes
@@ -11,17 +11,24 @@ from grip_edge_middleware.types import Headers, StartResponse, WSGIApplication, 
 
 
 class WSGIMiddleware:
-    """Adds the policy's headers to the responses of `app`."""
+    """Adds the policy's headers to the responses of `app`.
 
-    def __init__(self, app: WSGIApplication, policy: Policy) -> None:
+    `attach` is called with the environ of each configured request.
+    """
+
+    def __init__(
+        self, app: WSGIApplication, policy: Policy, *, attach: Callable[[WSGIEnvironment], None]
+    ) -> None:
         self.app = app
         self.policy = policy
+        self._attach = attach
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Call the app, with a `start_response` of ours on configured routes only."""
         plan = self.policy.match(_path(environ))
         if plan is None:
             return self.app(environ, start_response)
+        self._attach(environ)
         notes = Notes()
         request = RequestFacts(
             environ["REQUEST_METHOD"],

@@ -11,15 +11,16 @@ listeners on the connection would slow down every statement.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, cast
 
-from sqlalchemy import event, inspect
+from sqlalchemy import event, inspect, select
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, UOWTransaction
 from sqlalchemy.orm.attributes import get_history
-from sqlalchemy.orm.base import PassiveFlag
+from sqlalchemy.orm.base import LoaderCallableStatus, PassiveFlag
 
 from grip_edge_middleware.changes import Change, Watches
 from grip_edge_middleware.errors import Mistake, SettingsError
@@ -30,6 +31,7 @@ from grip_edge_middleware.types import Operation
 logger = logging.getLogger(__name__)
 
 _LEDGER = "grip_edge_ledger"
+_OLD_VALUES = "grip_edge_old_values"
 _WRAPPED = "_grip_edge_wrapped"
 
 # Whom to tell of what. The ledger is shared by all edges of a process.
@@ -45,68 +47,76 @@ class SQLAlchemySource:
     def __init__(self, watches: Watches, sink: Sink) -> None:
         self._watches = watches
         self._sink = sink
-        self._prepared: set[type] = set()
-        self._is_checked = False
+        self._checked: set[type] = set()
+        self._is_warned = False
         for kind in watches.classes():
-            mapper: Mapper[Any] | None = inspect(kind, raiseerr=False)
-            for descendant in mapper.self_and_descendants if mapper is not None else ():
-                self._prepare(descendant)
-        event.listen(Mapper, "mapper_configured", self._mapper_configured)
+            if inspect(kind, raiseerr=False) is not None:
+                self._check(kind)
         event.listen(Session, "after_begin", _after_begin)
+        event.listen(Session, "before_flush", self._before_flush)
         event.listen(Session, "after_flush", self._after_flush)
 
     def disconnect(self) -> None:
-        """Stop listening. Engines stay wrapped, which costs nothing without entries."""
-        event.remove(Mapper, "mapper_configured", self._mapper_configured)
+        """Stop listening. Engines stay wrapped, with nothing to note any more."""
+        event.remove(Session, "before_flush", self._before_flush)
         event.remove(Session, "after_flush", self._after_flush)
 
-    def _mapper_configured(self, mapper: Mapper[Any], _: type) -> None:
-        try:
-            self._prepare(mapper)
-        except SettingsError as error:
-            # A class that was named by its path and is mapped only now.
-            logger.error("saves are not seen: %s", error)
+    def _check(self, kind: type) -> None:
+        self._checked.add(kind)
+        _check_attributes(kind, [n for w in self._watches.find(kind) for n in w.attributes])
 
-    def _prepare(self, mapper: Mapper[Any]) -> None:
-        """Check a watched class, and have it keep the old values of what fills topics' names."""
-        kind = mapper.class_
+    def _before_flush(self, session: Session, context: UOWTransaction, _: object) -> None:
+        """Read old values that the session does not know, while the database still has them.
+
+        An attribute that was set without being loaded has no history. Having SQLAlchemy load it on
+        the set (`active_history`) would raise in a set on a detached or an async object.
+        """
+        self._warn_of_unknown_models()
+        for instance in session.dirty:
+            with _logged(instance):
+                if names := self._unknown_attributes(instance):
+                    _read_old_values(session, instance, names)
+
+    def _unknown_attributes(self, instance: object) -> list[str]:
+        kind = type(instance)
         watches = self._watches.find(kind)
-        if kind in self._prepared or not watches:
-            return
-        self._prepared.add(kind)
+        if watches and kind not in self._checked:
+            # A class that was named by its path and is mapped only now.
+            self._check(kind)
+        committed = cast(InstanceState[Any], inspect(instance)).committed_state
         names = dict.fromkeys(name for watch in watches for name in watch.attributes)
-        _check_attributes(kind, names)
-        for name in names:
-            if name in mapper.column_attrs:
-                # Else the value that an unloaded attribute had would not be known.
-                event.listen(getattr(kind, name), "set", _ignore, active_history=True)
+        return [name for name in names if committed.get(name) is LoaderCallableStatus.NO_VALUE]
 
     def _after_flush(self, session: Session, context: UOWTransaction) -> None:
         """Note what the flush changed. `context` also knows the orphans, `session.deleted` not."""
-        try:
-            self._warn_of_unknown_models()
-            for mapper, changes in self._changes(session, context):
-                connection = session.connection(bind_arguments={"mapper": mapper})
-                if connection._is_autocommit_isolation():
-                    self._sink(changes)  # visible already, whatever the session does then
-                else:
-                    _ledger(connection).add((self._sink, change) for change in changes)
-        except Exception:
-            logger.exception("a save was not understood, so its topics are not published")
-
-    def _changes(
-        self, session: Session, context: UOWTransaction
-    ) -> Iterator[tuple[Mapper[Any], list[Change]]]:
+        old_values = session.info.pop(_OLD_VALUES, {})
         for state, (is_delete, is_listed_only) in list(context.states.items()):
             instance = state.obj()
             if is_listed_only or instance is None or not self._watches.find(type(instance)):
                 continue
-            operation = _operation(session, state, is_delete=is_delete)
-            if operation is not None:
-                before = self._old_values(instance)
-                yield state.mapper, self._watches.changes(operation, instance, before)
+            with _logged(instance):
+                operation = _operation(session, state, is_delete=is_delete)
+                if operation is not None:
+                    before = {**self._history(instance), **old_values.get(state, {})}
+                    self._note(session, state.mapper, operation, instance, before)
 
-    def _old_values(self, instance: object) -> dict[str, object]:
+    def _note(
+        self,
+        session: Session,
+        mapper: Mapper[Any],
+        operation: Operation,
+        instance: object,
+        before: dict[str, object],
+    ) -> None:
+        changes = self._watches.changes(operation, instance, before)
+        connection = session.connection(bind_arguments={"mapper": mapper})
+        if connection._is_autocommit_isolation():
+            self._sink(changes)  # visible already, whatever the session does then
+        else:
+            _ledger(connection).add((self._sink, change) for change in changes)
+
+    def _history(self, instance: object) -> dict[str, object]:
+        """Return the old values that the session knows."""
         old = {}
         for watch in self._watches.find(type(instance)):
             for name in watch.attributes:
@@ -118,8 +128,8 @@ class SQLAlchemySource:
 
     def _warn_of_unknown_models(self) -> None:
         """Once, at the first flush: by then the app's modules are imported."""
-        if not self._is_checked:
-            self._is_checked = True
+        if not self._is_warned:
+            self._is_warned = True
             for path in self._watches.unknown():
                 logger.error(
                     'models: nothing that is imported is named "%s", so its saves are not seen; '
@@ -140,22 +150,44 @@ def _operation(session: Session, state: InstanceState[Any], *, is_delete: bool) 
     return None
 
 
-def _check_attributes(kind: type, names: Iterator[str] | dict[str, None]) -> None:
+def _read_old_values(session: Session, instance: object, names: list[str]) -> None:
+    state = cast(InstanceState[Any], inspect(instance))
+    if state.key is None:
+        return
+    mapper = state.mapper
+    columns = [getattr(mapper.class_, name) for name in names]
+    is_it = [
+        column == value for column, value in zip(mapper.primary_key, state.key[1], strict=True)
+    ]
+    bind = {"mapper": mapper}
+    row = session.connection(bind_arguments=bind).execute(select(*columns).where(*is_it)).first()
+    if row is not None:
+        old_values = session.info.setdefault(_OLD_VALUES, {})
+        old_values[state] = dict(zip(names, row, strict=True))
+
+
+@contextmanager
+def _logged(instance: object) -> Iterator[None]:
+    """Keep a fault with one object from the transaction, and from the other objects."""
+    try:
+        yield
+    except Exception:
+        name = type(instance).__qualname__
+        logger.exception("a save of %s was not understood; its topics are not published", name)
+
+
+def _check_attributes(kind: type, names: Iterable[str]) -> None:
     mistakes = [
         Mistake(
             "models",
             f"{kind.__qualname__} has no attribute {name!r} to fill the topic's name",
             'map it: {"model": ..., "params": {"' + name + '": "its attribute"}}',
         )
-        for name in names
+        for name in dict.fromkeys(names)
         if not hasattr(kind, name)
     ]
     if mistakes:
         raise SettingsError(mistakes)
-
-
-def _ignore(instance: object, value: object, old: object, initiator: object) -> None:
-    """Listen only so that the old value is loaded."""
 
 
 def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:

@@ -82,7 +82,7 @@ class MemoryStore:
             name = claim.topic.name
             self._claimed.pop(name, None)
             if (newer := self._pending.get(name)) is not None:
-                claim, due = _merge(claim, newer.claim), newer.due
+                claim, due = _merge(claim, newer.claim), min(due, newer.due)
             self._schedule(claim, due)
 
     def next_due(self) -> float | None:
