@@ -31,12 +31,16 @@ def edge_server() -> Iterator[RecordingServer]:
 
 
 @pytest.fixture(scope="module")
-def readme(edge_server: RecordingServer) -> Iterator[dict[str, Any]]:
-    """README's Python, run from top to bottom as a reader would, but for the edge's ports."""
+def readme(
+    edge_server: RecordingServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
+    """README's Python, run from top to bottom as a reader would, but for ports and folders."""
+    folder = tmp_path_factory.mktemp("readme")
     flask_names: dict[str, Any] = {"__name__": "readme_flask"}
     names: dict[str, Any] = {"__name__": "readme"}
     for position, block in enumerate(blocks("python")):
         block = re.sub(r"localhost:\d+", f"localhost:{edge_server.port}", block)
+        block = block.replace("sqlite:///", f"sqlite:///{folder}/")
         code = compile(block, f"README.md, Python {position + 1}", "exec", dont_inherit=True)
         exec(code, names if position else flask_names)
     yield {"flask": flask_names, **names}
@@ -54,9 +58,7 @@ def test_every_kind_of_block_is_known(document: Path) -> None:
 def test_readmes_headers_are_those_of_its_program(readme: dict[str, Any]) -> None:
     app, db, counter = (readme["flask"][name] for name in ("app", "db", "Counter"))
     with app.app_context():
-        db.create_all()
-        db.session.execute(db.insert(counter).values(name="coffees", value=1234))
-        db.session.commit()
+        assert db.session.get(counter, "coffees").value == 0
 
     wrapped = app.test_client().get("/counters/coffees")
     app.wsgi_app = app.wsgi_app.app
