@@ -272,7 +272,7 @@ class RecordingTransport:
         outcome = self._outcome(request)
         self.outcomes.append(outcome)
         if isinstance(outcome, DeliveryError):
-            raise outcome
+            raise _anew(outcome)
         return outcome
 
     def close(self) -> None:
@@ -341,18 +341,31 @@ class Clock:
 
 
 class StubRenderer:
-    """Answers each path with what the test put there, else with the path itself."""
+    """Answers each path with what the test put there, else with the path itself.
 
-    def __init__(self) -> None:
+    Each answer takes `takes_s` of the clock's time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
         self.answers: dict[str, Response | Exception] = {}
         self.rendered: list[tuple[str, str | None]] = []
+        self.takes_s = 0.0
+        self._clock = clock
 
     def render(self, path: str, accept: str | None) -> Response:
         self.rendered.append((path, accept))
+        self._clock.now += self.takes_s
         answer = self.answers.get(path, Response(200, {}, path.encode()))
         if isinstance(answer, Exception):
-            raise answer
+            raise _anew(answer)
         return answer
+
+
+def _anew(error: Exception) -> Exception:
+    """A copy: an error that a test keeps would keep its traceback, and so the whole simulation."""
+    copy = type(error).__new__(type(error), *error.args)
+    vars(copy).update(vars(error))
+    return copy
 
 
 class Simulation:
@@ -365,7 +378,7 @@ class Simulation:
         self.settings = Settings.parse({"grip_url": "http://pushpin:5561", **settings}, {})
         self.clock = Clock()
         self.transport = RecordingTransport()
-        self.renderer = StubRenderer()
+        self.renderer = StubRenderer(self.clock)
         self.metrics = Counts()
         self.store = MemoryStore(max_pending=self.settings.max_pending, wall_clock=self.clock.wall)
         self.delivery = Delivery(

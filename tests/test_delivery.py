@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from grip_edge_middleware.dispatcher import CLAIM_LIMIT
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
 from grip_edge_middleware.purgers.varnish import ACKNOWLEDGEMENT
@@ -272,6 +273,26 @@ def test_a_change_during_a_retry_is_purged_again_at_every_cdn() -> None:
     assert bodies(sim.transport.items, "counter-blue") == ["second"]
 
 
+def test_a_topic_that_misses_only_the_outer_cdn_reaches_it_after_the_inner_one_failed_others() -> (
+    None
+):
+    """Those others are not in its batch, so nothing in it has to wait for the inner one."""
+    sim = simulation(cdn=["varnish://inner:1", "varnish://outer:2"])
+    sim.transport.script("outer", DOWN)
+    for number in range(CLAIM_LIMIT):
+        sim.add(COUNTER, "x", name=number)
+    outer_again_at = sim.turn() or 0.0
+    sim.clock.now += 0.01
+    sim.add(COUNTER, "x", name="late")
+    sim.clock.now = max(sim.turn() or 0.0, sim.clock.now, outer_again_at)
+    sim.transport.script("inner", DOWN)
+
+    sim.run_until_idle(at_most=20)
+
+    assert len(sim.transport.items) == CLAIM_LIMIT + 1
+    assert sum(isinstance(outcome, DeliveryError) for outcome in sim.transport.outcomes) == 2
+
+
 # --- failing proxies --------------------------------------------------------------------------
 
 
@@ -318,6 +339,35 @@ def test_a_retry_carries_the_same_id() -> None:
 
     first, second = sim.transport.items
     assert first["id"] == second["id"]
+
+
+def test_a_topic_without_a_hold_does_not_wait_for_a_dead_proxy() -> None:
+    sim = simulation()
+    sim.transport.always("pushpin", DOWN)
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+    sim.add("counters")
+
+    sim.turn()
+
+    assert sim.transport.log[-1][1][0] == "counters"
+    assert sim.store.pending() == 1  # counter-blue
+
+
+def test_nothing_is_rendered_while_every_proxy_rests() -> None:
+    sim = simulation(grip_url=["http://one:5561", "http://two:5561"])
+    for proxy in ("one", "two"):
+        sim.transport.script(proxy, Response(503, {"retry-after": "60"}))
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+    sim.add(COUNTER, name="red")
+
+    sim.turn()
+
+    assert sim.renderer.rendered == [("/counters/blue/", None)]
+    sim.run_until_idle()
+    assert len(sim.renderer.rendered) == 3
+    assert bodies(sim.transport.items, "counter-red") == ["/counters/red/"] * 2
 
 
 # --- when a refusal is tried again ------------------------------------------------------------
@@ -572,6 +622,57 @@ def test_a_fault_of_the_renderer_does_not_lose_the_topic() -> None:
 
     assert bodies(sim.transport.items, "counter-blue")[-1:] == ["/counters/blue/"]
     assert sim.store.pending() == 0
+
+
+def test_a_fault_of_the_renderer_is_its_own_topics_alone() -> None:
+    sim = simulation()
+    sim.renderer.answers["/counters/bad/"] = ZeroDivisionError("a bug")
+    for name in ("a", "bad", "z"):
+        sim.add(COUNTER, name=name)
+
+    sim.turn()
+
+    assert [item["channel"] for item in sim.transport.items] == ["counter-a", "counter-z"]
+    sim.run_until_idle()
+    assert sim.store.pending() == 0
+    assert sim.metrics.snapshot()["given_up render"] == 1
+
+
+def test_a_topic_whose_payload_failed_and_whose_route_does_not_follow_from_it_is_only_purged() -> (
+    None
+):
+    chat = {"routes": [{"path": "/chat/<page>/", "hold": "stream"}], "payload": str}
+    sim = simulation(topics={**TOPICS, "chat": chat})
+    sim.add("chat")
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle(at_most=5)
+
+    assert {"chat", "counter-blue"} <= set(sim.transport.log[0][1])
+    assert [item["channel"] for item in sim.transport.items] == ["counter-blue"]
+    assert sim.store.pending() == 0
+
+
+def test_slow_routes_do_not_hold_up_the_purges_of_the_next_turn() -> None:
+    sim = simulation()
+    sim.renderer.takes_s = 3.0  # two of them exceed the budget of 5
+    for name in "abcde":
+        sim.add(COUNTER, name=name)
+
+    next_turn = sim.turn()
+
+    assert next_turn is not None
+    assert next_turn <= sim.clock.now
+    assert {f"counter-{name}" for name in "abcde"} <= set(sim.transport.log[0][1])
+    assert [item["channel"] for item in sim.transport.items] == ["counter-a", "counter-b"]
+    sim.add(COUNTER, name="new")
+    sim.run_until_idle()
+    kinds = [kind for kind, _ in sim.transport.log]
+    assert kinds == ["purge", "publish", "purge", "publish", "publish"]
+    assert {item["channel"] for item in sim.transport.items} == {
+        "counter-new",
+        *(f"counter-{name}" for name in "abcde"),
+    }
 
 
 # --- what is logged ---------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -257,6 +259,37 @@ def test_close_does_not_wait_forever_for_a_target_that_is_down(
 
     edge.close()
 
+    assert "1 topics were not delivered" in caplog.text
+
+
+def test_close_gives_up_soon_on_a_target_that_keeps_refusing(
+    server: RecordingServer, edges: list[GripEdge], caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        cdn = f"varnish://127.0.0.1:{unused.getsockname()[1]}"
+        edge = edge_for(server, edges, cdn=cdn, flush_timeout=30)
+        edge.publish(COUNTER, "1", name="blue")
+        began = time.monotonic()
+
+        edge.close()
+
+    assert time.monotonic() - began < 10
+    assert "1 topics were not delivered" in caplog.text
+
+
+def test_close_waits_once_for_a_target_that_hangs(
+    server: RecordingServer, edges: list[GripEdge], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not again for the thread, which hangs with it."""
+    server.respond = lambda request: Answer(hangs=True)
+    edge = edge_for(server, edges, flush_timeout=1.5)
+    edge.publish(COUNTER, "1", name="blue")
+    began = time.monotonic()
+
+    edge.close()
+
+    assert time.monotonic() - began < 2.7
     assert "1 topics were not delivered" in caplog.text
 
 

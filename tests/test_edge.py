@@ -51,6 +51,7 @@ def test_a_topic_is_named_by_its_template_or_its_name(
         ("counter-{name}", {}),
         ("counter-{name}", {"nome": "x"}),
         ("counter-{name}", {"name": "x", "more": "y"}),
+        ("counter-{name}", {"name": None}),
         ("counters", {"name": "x"}),
         ("counter-{nome}", {"nome": "x"}),
         ("counter-a b", {}),
@@ -58,13 +59,24 @@ def test_a_topic_is_named_by_its_template_or_its_name(
     ],
 )
 def test_a_topic_that_is_not_declared_is_an_error(
-    edge: GripEdge, topic: str, params: dict[str, str]
+    edge: GripEdge, topic: str, params: dict[str, Any]
 ) -> None:
     with pytest.raises(TopicError) as error:
         edge.submit(topic, **params)
 
     assert isinstance(error.value, GripEdgeError)
     assert "counter-{name}" in str(error.value) or topic in str(error.value)
+
+
+def test_a_parameter_may_be_named_as_one_of_ours(server: RecordingServer) -> None:
+    template = "note-{topic}:{data}:{self}"
+    settings = {"grip_url": server.url, "topics": {template: {}}}
+    with closing(GripEdge(settings=settings, environ={})) as edge:
+        edge.submit(template, topic=1, data=2, self=3)
+        edge.publish(template, "x", topic="a", data="b", self="c")
+
+        assert edge.flush(DEADLINE_S)
+    assert server.channels == ["note-a:b:c"]
 
 
 def test_data_is_published_as_each_hold_wants_it(edge: GripEdge, server: RecordingServer) -> None:

@@ -255,6 +255,13 @@ def test_the_answer_to_an_authorized_request_is_kept_out() -> None:
     assert leave(headers, request=AUTHORIZED) == HTML + DO_NOT_STORE + STREAM
 
 
+@pytest.mark.parametrize("status", [302, 404])
+def test_another_status_to_an_authorized_request_is_kept_out_too(status: int) -> None:
+    left = leave([*HTML, ("Surrogate-Key", "own")], request=AUTHORIZED, status=status)
+
+    assert left == HTML + DO_NOT_STORE
+
+
 def test_the_answer_to_an_authorized_request_is_cached_if_the_topic_is_public() -> None:
     assert leave(HTML, of=plan(public=True), request=AUTHORIZED) == HTML + FRESH + KEY + STREAM
 

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
+from grip_edge_middleware import GripEdge
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.render import (
     MAX_BODY_BYTES,
@@ -29,7 +30,7 @@ from grip_edge_middleware.render import (
 )
 from grip_edge_middleware.transport import HttpTransport
 from grip_edge_middleware.types import ASGIApp, Receive, Scope, Send
-from tests.recording import DEADLINE_S, Answer, RecordingServer
+from tests.recording import DEADLINE_S, Answer, RecordingServer, bodies
 
 
 def failure(renderer: Renderer, path: str = "/") -> DeliveryError:
@@ -180,6 +181,25 @@ def test_a_body_of_nothing_that_never_ends_is_given_up() -> None:
         thread.join()
 
 
+def test_a_wsgi_app_is_rendered_below_its_mount_point_for_a_stranger(
+    server: RecordingServer,
+) -> None:
+    """The mount point is known from a request. An app may trust addresses of its own machine."""
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [f"{environ['SCRIPT_NAME']} {environ['REMOTE_ADDR']}".encode()]
+
+    topics = {"counters": {"routes": ["/counters/"], "hold": "stream"}}
+    with closing(GripEdge(settings={"grip_url": server.url, "topics": topics})) as edge:
+        request = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "/api", "PATH_INFO": "/counters/"}
+        edge.wsgi(app)({**request, "REMOTE_ADDR": "127.0.0.1"}, lambda *_: lambda _: None)
+        edge.submit("counters")
+
+        assert edge.flush(DEADLINE_S)
+    assert bodies(server.items, "counters") == ["/api 192.0.2.1"]
+
+
 # --- ASGI -------------------------------------------------------------------------------------
 
 
@@ -328,6 +348,17 @@ def test_starlette_finds_its_app_and_the_state_of_its_lifespan() -> None:
         async with serving(app.router, app=app, state={"db": "open"}) as render:
             answer = await render()
         assert answer.body == b'{"db":"open","name":"shop"}'
+
+    asyncio.run(main())
+
+
+def test_an_asgi_app_is_rendered_for_a_stranger() -> None:
+    async def view(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.client.host if request.client else "")
+
+    async def main() -> None:
+        async with serving(Starlette(routes=[Route("/", view)])) as render:
+            assert (await render()).body == b"192.0.2.1"
 
     asyncio.run(main())
 

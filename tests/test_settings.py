@@ -15,6 +15,7 @@ from grip_edge_middleware.settings import Fastly, Route, Settings, TopicSettings
 
 # What must never be seen again, wherever it was put.
 SECRET = "xq7-SECRET-zz9"
+USER = "USER-of-a-url"
 ROUTE = {"routes": ["/c/<name>/"]}
 
 
@@ -436,6 +437,18 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         ],
     ),
     (with_route("c/<name>/"), ['topics["c-{name}"].routes[0]: a path begins with "/"']),
+    *(
+        (
+            with_route(path),
+            [
+                (
+                    'topics["c-{name}"].routes[0]: a path is decoded and has no query: '
+                    "?, # and % do not stand in it"
+                )
+            ],
+        )
+        for path in ("/c/<name>/?page=1", "/c/<name>/#top", "/a%20b/<name>/")
+    ),
     (
         with_route({"path": "/<name>", "holds": 1}),
         ['topics["c-{name}"].routes[0].holds: unknown setting (did you mean "hold"?)'],
@@ -524,6 +537,10 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         ['topics["c-{name}"].models[0].on: expected a list of operations, got None'],
     ),
     (
+        with_model({"model": "a:B", "on": []}),
+        ['topics["c-{name}"].models[0].on: expected at least one operation, got list'],
+    ),
+    (
         with_model({"model": "a:B", "when": "x"}),
         ['topics["c-{name}"].models[0].when: expected a callable or "module:name", got "x"'],
     ),
@@ -540,6 +557,10 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     (
         with_model({"model": "a:B", "params": {"name": 1}}),
         ['topics["c-{name}"].models[0].params: expected an attribute\'s name, got 1'],
+    ),
+    (
+        with_model({"model": "a:B", "params": {"name": ""}}),
+        ['topics["c-{name}"].models[0].params: expected an attribute\'s name, got ""'],
     ),
     (
         with_model({"model": "a:B", "params": ["name"]}),
@@ -579,6 +600,14 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     (
         {**with_topic(ROUTE), "grip_url": "localhost:5561"},
         ["grip_url[0]: expected http://host:port or https://host/path, with ?iss=...&key=..."],
+    ),
+    (
+        {**with_topic(ROUTE), "grip_url": "http://h:5561/publish/"},
+        ["grip_url[0]: expected the proxy's base URL, without /publish"],
+    ),
+    (
+        with_cdn("varnish://h:6081/cache"),
+        ["cdn[0]: a purge goes to no path (leave out what follows the port)"],
     ),
     (
         with_cdn("http://h:6081"),
@@ -807,6 +836,19 @@ def test_the_settings_show_no_secret_of_the_environment() -> None:
         {"cdn": {"fastlly": {"token": SECRET}}},
         {"cdn": {"service_id": "s", "token": SECRET}},
         {"cdn": {"token": SECRET}},
+        *(
+            {name: value}
+            for rest in (f"{USER}:{SECRET}@h:1", f"h:1?token={SECRET}", f"h:1/?token={SECRET}")
+            for name, value in (
+                ("origin", f"http://{rest}"),
+                ("origin", rest),
+                ("cdn", f"varnish://{rest}"),
+                ("cdn", f"http://{rest}"),
+                ("cdn", {"varnish": {"url": f"http://{rest}"}}),
+                ("cdn", {"fastly": {"service_id": "s", "token": "t", "url": f"http://{rest}"}}),
+                ("grip_url", f"http://{rest}"),
+            )
+        ),
     ],
     ids=str,
 )
@@ -814,7 +856,7 @@ def test_no_mistake_repeats_a_secret(settings: dict[str, Any]) -> None:
     lines = complain({"topics": {"c-{name}": ROUTE}, **settings})
 
     assert lines
-    assert not [line for line in lines if SECRET in line]
+    assert not [line for line in lines if SECRET in line or USER in line]
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,14 @@ def test_a_url_that_cannot_be_used_is_an_error(transport: HttpTransport, url: st
     refusal(transport, ask(url))
 
 
+def test_certificates_that_are_not_there_are_an_error(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/certificates.pem")
+
+    assert "cannot be asked" in str(refusal(transport, ask("https://127.0.0.1:1")))
+
+
 @pytest.mark.parametrize("token", ["UNLIKELY\nX: y", "UNLIKELY\r", "UNLIKELYü", "UNLIKELY\u20ac"])
 def test_a_token_that_is_no_header_is_an_error_that_does_not_repeat_it(
     server: RecordingServer, transport: HttpTransport, token: str

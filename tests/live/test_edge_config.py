@@ -278,6 +278,16 @@ class TestTrust:
         assert reply.headers["X-Cache"] == "MISS"
         assert not [name for name in page.requests[0] if name.startswith("HTTP_X_EDGE")]
 
+    def test_what_links_are_built_from_is_not_a_clients_to_say(
+        self, origin: Origin, path: str, get: Get
+    ) -> None:
+        page = origin.page(path, FOREVER)
+        headers = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Prefix": "/evil"}
+
+        get({**SIGNED, **headers, "Forwarded": "host=evil.example"})
+
+        assert not [value for value in page.requests[0].values() if "evil" in value]
+
     def test_keys_and_edge_lifetimes_are_hidden(
         self, origin: Origin, path: str, key: str, get: Get
     ) -> None:
@@ -432,6 +442,25 @@ class TestStaleIfError:
             page.is_open.set()
 
             assert {reply.result().headers["X-Cache"] for reply in replies} == {"STALE"}
+
+    def test_who_waited_for_a_slow_app_that_did_not_fail_gets_no_copy(
+        self, edge: Edge, origin: Origin, path: str, key: str, get: Get
+    ) -> None:
+        """The answer to the one is not for the other, who has waited for it all the same."""
+        page = origin.page(path, {**held(key), "Vary": "Cookie"})
+        cookies = [{"Cookie": "a"}, {"Cookie": "b"}]
+        for cookie in cookies:
+            get(cookie)
+        purge(edge, key)
+        page.is_open.clear()
+        # The VCL takes who waits for more than 2 s for one who waited for a failure.
+        app_answers = threading.Timer(2.2, page.is_open.set)
+
+        with ThreadPoolExecutor(2) as pool:
+            replies = [pool.submit(get, cookie) for cookie in cookies]
+            app_answers.start()
+
+            assert [reply.result().headers["X-Cache"] for reply in replies] == ["MISS", "MISS"]
 
     def test_copy_is_gone_when_its_time_is_up(
         self, edge: Edge, origin: Origin, path: str, key: str, get: Get

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask, Response, stream_with_context
 
 from grip_edge_middleware import GripEdge, SettingsError
-from tests.recording import RecordingServer
+from tests.recording import DEADLINE_S, RecordingServer
 
 TOPICS: dict[str, Any] = {"counter-{name}": {"routes": ["/counters/<name>/"], "hold": "stream"}}
 NOWHERE = {"grip_url": "http://127.0.0.1:9", "cdn": "varnish://127.0.0.1:9", "topics": TOPICS}
@@ -106,6 +106,19 @@ def test_the_edge_delivers_for_the_last_app_of_a_factory(edge: GripEdge) -> None
 
         server.wait_for_channels("counter-blue")
         assert server.items[0]["formats"]["http-stream"]["content"] == "counter blue"
+        edge.close()
+
+
+def test_wrong_settings_of_a_later_app_leave_the_edge_as_it_was(edge: GripEdge) -> None:
+    with RecordingServer() as server:
+        settings = {**NOWHERE, "grip_url": server.url, "cdn": None}
+        create_app(edge, settings)
+        with pytest.raises(SettingsError):
+            create_app(edge, {**settings, "edge_tll": 5})
+
+        edge.submit("counter-{name}", name="blue")
+        assert edge.flush(DEADLINE_S)
+        assert server.channels == ["counter-blue"]
         edge.close()
 
 

@@ -12,7 +12,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from grip_edge_middleware import GripEdge
+from grip_edge_middleware import GripEdge, TopicError
 
 SETTINGS: dict[str, Any] = {
     "grip_url": "http://127.0.0.1:9",
@@ -121,6 +121,17 @@ def test_a_response_that_is_started_by_the_first_iteration_gets_its_headers(edge
 
     assert served.is_held
     assert "late" in served.keys
+
+
+def test_a_template_is_no_key(edge: GripEdge) -> None:
+    """It would be purged never: the values were forgotten."""
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        edge.tag("counter-{name}")
+        return plain(environ, start_response)
+
+    with pytest.raises(TopicError, match="takes name="):
+        Server(edge.wsgi(app))
 
 
 def test_an_error_page_before_the_headers_leave_replaces_them(edge: GripEdge) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy.orm import (
     Mapped,
     Session,
     configure_mappers,
+    load_only,
     mapped_column,
     relationship,
 )
@@ -54,6 +55,18 @@ class Thing(Base):
 
 class SpecialThing(Thing):
     __mapper_args__ = {"polymorphic_identity": "special"}  # noqa: RUF012
+
+
+class Page(Base):
+    __tablename__ = "page"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+
+    @property
+    def slug(self) -> str:
+        if self.title == "bad":
+            raise ZeroDivisionError
+        return self.title.lower()
 
 
 class Auction(Base):
@@ -217,6 +230,36 @@ def test_an_object_that_moves_leaves_one_topic_and_enters_another(
         if is_expired:
             session.commit()
         counter.name = "red"
+        session.commit()
+
+    assert told.take() == ["counter-blue", "counter-red"]
+
+
+def test_an_object_moves_by_an_attribute_that_was_never_loaded(
+    engine: Engine, watch: Watch
+) -> None:
+    add(engine, "blue")
+    told = watch()
+    with Session(engine) as session:
+        counter = session.query(Counter).options(load_only(Counter.value)).one()
+        counter.name = "red"
+        session.commit()
+
+    assert told.take() == ["counter-blue", "counter-red"]
+
+
+def test_a_detached_object_can_be_changed_and_moves_when_it_is_saved(
+    engine: Engine, watch: Watch
+) -> None:
+    add(engine, "blue")
+    told = watch()
+    with Session(engine) as session:
+        counter = find(session, "blue")
+        session.commit()
+    counter.name = "red"
+    assert told == []
+    with Session(engine) as session:
+        session.add(counter)
         session.commit()
 
     assert told.take() == ["counter-blue", "counter-red"]
@@ -568,6 +611,23 @@ def test_an_async_session_is_told_after_its_commit(tmp_path: Path, watch: Watch)
     assert told == ["counter-red"]
 
 
+def test_an_expired_object_of_an_async_session_can_be_moved(tmp_path: Path, watch: Watch) -> None:
+    """To load the old value on the set would be I/O where none can be awaited."""
+    told = watch()
+
+    async def save(engine: AsyncEngine) -> None:
+        async with AsyncSession(engine) as session:
+            counter = Counter(name="blue")
+            session.add(counter)
+            await session.commit()
+            told.clear()
+            counter.name = "red"
+            await session.commit()
+
+    run_async(tmp_path, save)
+    assert told.take() == ["counter-blue", "counter-red"]
+
+
 def test_an_async_rollback_forgets_the_change(tmp_path: Path, watch: Watch) -> None:
     told = watch()
 
@@ -821,6 +881,18 @@ def test_a_fault_in_a_callable_loses_no_other_change(
 
     assert {"counter-a", "counter-z", "counters"} <= set(told)
     assert told.count("counters") == 3
+
+
+def test_an_attribute_that_raises_loses_no_other_instance(
+    engine: Engine, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = watch({"page-{slug}": {"models": [Page]}})
+    with Session(engine) as session:
+        session.add_all(Page(title=title) for title in ("A", "bad", "Z"))
+        session.commit()
+
+    assert told.take() == ["page-a", "page-z"]
+    assert "a save of Page was not understood" in caplog.text
 
 
 def topic_with(option: str, function: Callable[[Counter], str]) -> dict[str, Any]:

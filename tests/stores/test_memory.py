@@ -49,6 +49,19 @@ def test_deltas_stay_bounded_while_a_target_is_down() -> None:
     assert len(claim.publications) <= 2 * MAX_PUBLICATIONS
 
 
+def test_a_claim_that_failed_is_due_at_its_next_try_although_a_newer_change_waits() -> None:
+    store = MemoryStore()
+    store.add([counter("blue", "1")], 0.0)
+    [claim] = store.claim(0.0, limit=1)
+    store.add([counter("blue", "2")], 0.1)  # due when the window of one second ends
+
+    store.postpone(claim, 0.2)
+
+    assert store.next_due() == 0.2
+    [merged] = store.claim(0.2, limit=1)
+    assert values(merged) == ["2"]
+
+
 def test_windows_that_ended_are_not_kept() -> None:
     store = MemoryStore()
     for number in range(10_000):
