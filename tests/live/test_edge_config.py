@@ -48,6 +48,9 @@ class Page:
     status: str = "200 OK"
     requests: list[dict[str, str]] = field(default_factory=list)
     is_open: threading.Event = field(default_factory=threading.Event)
+    """Until then the app says nothing."""
+    is_whole: threading.Event = field(default_factory=threading.Event)
+    """Until then it sends headers and the first byte."""
 
     @property
     def body(self) -> bytes:
@@ -71,11 +74,17 @@ class Origin:
         body = page.body
         page.is_open.wait(10)
         start(page.status, [*page.headers, ("Content-Length", str(len(body)))])
-        return [body]
+        return self._send(page, body)
+
+    def _send(self, page: Page, body: bytes) -> Iterator[bytes]:
+        yield body[:1]
+        page.is_whole.wait(10)
+        yield body[1:]
 
     def page(self, path: str, headers: Headers, status: str = "200 OK") -> Page:
         page = self.pages[path] = Page(pairs(headers), status)
         page.is_open.set()
+        page.is_whole.set()
         return page
 
     def start(self) -> None:
@@ -447,18 +456,21 @@ class TestStaleIfError:
         self, edge: Edge, origin: Origin, path: str, key: str, get: Get
     ) -> None:
         """The answer to the one is not for the other, who has waited for it all the same."""
-        page = origin.page(path, {**held(key), "Vary": "Cookie"})
-        cookies = [{"Cookie": "a"}, {"Cookie": "b"}]
-        for cookie in cookies:
-            get(cookie)
+        page = origin.page(path, held(key))
+        get()
         purge(edge, key)
+        page.headers.append(("Vary", "Cookie"))
         page.is_open.clear()
-        # The VCL takes who waits for more than 2 s for one who waited for a failure.
+        # The old copy goes when the new one is whole; who waits looks again at its headers.
+        page.is_whole.clear()
+        # The VCL thinks of a failure when somebody has waited for more than 2 s.
         app_answers = threading.Timer(2.2, page.is_open.set)
 
         with ThreadPoolExecutor(2) as pool:
-            replies = [pool.submit(get, cookie) for cookie in cookies]
+            replies = [pool.submit(get, {"Cookie": cookie}) for cookie in "ab"]
             app_answers.start()
+            eventually(lambda: len(page.requests) == 3)
+            page.is_whole.set()
 
             assert [reply.result().headers["X-Cache"] for reply in replies] == ["MISS", "MISS"]
 
