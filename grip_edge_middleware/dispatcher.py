@@ -134,6 +134,8 @@ class Dispatcher:
 
     def _confirm_now(self) -> None:
         """Send the confirmations early, for nobody will send them later."""
+        if self._delivery.resting_until(self._clock()) is not None:
+            return
         try:
             self._deliver(self._store.claim(math.inf, limit=CLAIM_LIMIT), self._clock())
         except Exception:
