@@ -83,7 +83,9 @@ class OpenGate:
 
 
 @contextmanager
-def served(edge: Edge, *, gate: bool, confirm_after: float = 0.0) -> Iterator[tuple[HeldApp, GripEdge]]:
+def served(
+    edge: Edge, *, gate: bool, confirm_after: float = 0.0
+) -> Iterator[tuple[HeldApp, GripEdge]]:
     app = HeldApp()
     grip_edge = GripEdge(
         settings={
@@ -96,7 +98,7 @@ def served(edge: Edge, *, gate: bool, confirm_after: float = 0.0) -> Iterator[tu
     face = grip_edge.wsgi(app)
     if not gate:
         face.gate = OpenGate()  # type: ignore[attr-defined]
-    with wsgi_server(app.transit(face), edge.app_port):  # type: ignore[arg-type]
+    with wsgi_server(app.transit(face), edge.app_port):
         yield app, grip_edge
     grip_edge.close()
 
@@ -137,7 +139,9 @@ def test_a_change_while_the_app_renders_leaves_nothing_old_in_the_cache(edge: Ed
     without = stale_after_a_change_in_flight(edge, at="holds_answer", gate=False, first=0)
     with_gate = stale_after_a_change_in_flight(edge, at="holds_answer", gate=True, first=100)
 
-    print(f"\nin flight during the purge: {with_gate} of {ROUNDS} stale, {without} without the gate")
+    print(
+        f"\nin flight during the purge: {with_gate} of {ROUNDS} stale, {without} without the gate"
+    )
     assert without == ROUNDS
     assert with_gate == 0
 
