@@ -73,12 +73,6 @@ class Parcel:
     missing: set[str]
     retry_at: float | None = None
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """What is purged: the topic's own key, and the one of pages that name it with others."""
-        template = self.claim.settings.template
-        return tuple(dict.fromkeys((self.claim.topic.name, template.any_key)))
-
 
 class Delivery:
     """Purges and publishes claims.
@@ -129,7 +123,7 @@ class Delivery:
         parcels = [Parcel(claim, self._missing(claim)) for claim in claims]
         self._purge(parcels)
         purged = [parcel for parcel in parcels if not self._is_unpurged(parcel)]
-        if self._settle_s and purged:
+        if self._settle_s and any(parcel.claim.publications for parcel in purged):
             self._pause(self._settle_s)
         self._publish(purged)
         for parcel in parcels:
@@ -161,9 +155,11 @@ class Delivery:
     def _purge(self, parcels: list[Parcel]) -> None:
         for purger in self._purgers:
             wanting = [parcel for parcel in parcels if purger.name in parcel.missing]
-            purged = self._purge_keys(purger, dict.fromkeys(k for p in wanting for k in p.keys))
+            purged = self._purge_keys(
+                purger, dict.fromkeys(k for p in wanting for k in p.claim.keys)
+            )
             for parcel in wanting:
-                if purged.issuperset(parcel.keys):
+                if purged.issuperset(parcel.claim.keys):
                     parcel.missing.discard(purger.name)
             if any(purger.name in parcel.missing for parcel in wanting):
                 # An outer tier would refill from this one.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import multiprocessing.util
 import os
 import threading
@@ -70,7 +71,7 @@ class Dispatcher:
         """
         resting_until = self._delivery.resting_until(now)
         if resting_until is not None:
-            return resting_until if self._store.pending() else None
+            return None if self._store.next_due() is None else resting_until
         limit = max(CLAIM_LIMIT, self._store.pending()) if everything else CLAIM_LIMIT
         claims = self._store.claim(now, limit=limit, everything=everything)
         if claims:
@@ -85,7 +86,8 @@ class Dispatcher:
             for claim in claims:
                 self._store.postpone(claim, now + AFTER_FAULT_S)
             raise
-        self._store.release(parcel.claim for parcel in parcels if not parcel.missing)
+        delivered = [parcel.claim for parcel in parcels if not parcel.missing]
+        self._store.release(delivered, self._clock())
         for claim, due in waiting(parcels):
             self._store.postpone(claim, due)
 
@@ -125,9 +127,19 @@ class Dispatcher:
         self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.0, deadline - self._clock()))
+        self._confirm_now()
         if pending := self._store.pending():
             logger.error("%d topics were not delivered before the end", pending)
         self._delivery.close()
+
+    def _confirm_now(self) -> None:
+        """Send the confirmations early, for nobody will send them later."""
+        if self._delivery.resting_until(self._clock()) is not None:
+            return
+        try:
+            self._deliver(self._store.claim(math.inf, limit=CLAIM_LIMIT), self._clock())
+        except Exception:
+            logger.exception("the last purges could not be confirmed")
 
     def pending(self) -> int:
         """Return how many topics are yet to be delivered."""

@@ -88,13 +88,15 @@ class GripEdge:
     def wsgi(self, app: WSGIApplication) -> WSGIApplication:
         """Return a WSGI app wrapped in the face for it."""
         parts = self._configured
-        return WSGIMiddleware(app, parts.policy, attach=parts.renderer.use_wsgi(app))
+        attach = parts.renderer.use_wsgi(app)
+        return WSGIMiddleware(app, parts.policy, parts.store, attach=attach)
 
     def asgi(self, app: ASGIApp) -> ASGIApp:
         """Return an ASGI app wrapped in the face for it."""
         parts = self._configured
         attach = parts.renderer.use_asgi(app)
-        return ASGIMiddleware(app, parts.policy, attach=attach, flush=parts.dispatcher.flush)
+        flush = parts.dispatcher.flush
+        return ASGIMiddleware(app, parts.policy, parts.store, attach=attach, flush=flush)
 
     # --- in a view --------------------------------------------------------------------------
 
@@ -208,8 +210,13 @@ class _Parts:
             metrics=self.metrics,
             render_budget_s=settings.timeout,
         )
+        self.store = MemoryStore(
+            max_pending=settings.max_pending,
+            confirm_after_s=settings.confirm_after,
+            replica_lag_s=settings.replica_lag,
+        )
         self.dispatcher = Dispatcher(
-            store=MemoryStore(max_pending=settings.max_pending),
+            store=self.store,
             delivery=self.delivery,
             metrics=self.metrics,
             flush_timeout_s=settings.flush_timeout,

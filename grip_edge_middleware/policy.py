@@ -47,6 +47,8 @@ class RequestFacts:
     method: str
     accept: str = ""
     is_authorized: bool = False
+    has_changed: Callable[[Iterable[str]], bool] = lambda keys: False
+    """Whether one of these surrogate keys changed since the request began."""
 
 
 @dataclass(slots=True)
@@ -94,17 +96,17 @@ class Plan:
             return headers
         if self._is_for_one(request):
             return _keep_out(headers)
-        return self._with_keys(headers, notes, freshness=[])
+        return self._with_keys(request, headers, notes, freshness=[])
 
     def _cache(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
         if _is_private(headers) or self._is_for_one(request):
             return _keep_out(headers)
         if not self.is_purgeable:
-            return self._with_keys(headers, notes, freshness=[])
+            return self._with_keys(request, headers, notes, freshness=[])
         edge_ttl = min([*_edge_ttls(headers), *(shown.route.edge_ttl for shown in self.shown)])
         if edge_ttl == 0:
             return _keep_out(headers)
-        return self._with_keys(headers, notes, freshness=self._freshness(edge_ttl))
+        return self._with_keys(request, headers, notes, freshness=self._freshness(edge_ttl))
 
     def _is_for_one(self, request: RequestFacts) -> bool:
         return request.is_authorized and not all(shown.route.public for shown in self.shown)
@@ -118,11 +120,16 @@ class Plan:
             ("Surrogate-Control", f"max-age={edge_ttl}{stale}"),
         ]
 
-    def _with_keys(self, headers: Headers, notes: Notes, *, freshness: Headers) -> Headers:
+    def _with_keys(
+        self, request: RequestFacts, headers: Headers, notes: Notes, *, freshness: Headers
+    ) -> Headers:
         keys = self._keys(headers, notes)
         value = build_keys(keys, self.any_key, budget_bytes=self.key_budget)
         if value is None:
             _warn_of_budget(self.shown[0].route.pattern.text, self.key_budget)
+            return _keep_out(headers)
+        if request.has_changed(value.split(" ")):
+            # It may show what was there before, and reach the cache after the purge.
             return _keep_out(headers)
         dropped = _FRESHNESS | {"surrogate-key"} if freshness else {"surrogate-key"}
         return [*_without(headers, dropped), *freshness, ("Surrogate-Key", value)]

@@ -114,6 +114,8 @@ class Settings:
     flush_timeout: float
     max_pending: int
     key_budget: int
+    confirm_after: float
+    replica_lag: float
 
     @classmethod
     def parse(cls, settings: object, environ: Mapping[str, str]) -> Settings:
@@ -145,6 +147,9 @@ _GLOBAL_DEFAULTS: Mapping[str, Any] = {
     "max_pending": 100_000,
     # Fits nginx's default of 4,096 bytes for all headers of a response, and leaves a quarter.
     "key_budget": 3_072,
+    # What CDNs with shields recommend between two purges, and longer than any page is on its way.
+    "confirm_after": 2.0,
+    "replica_lag": 0.0,
 }
 _GLOBAL_ONLY = ("topics", "grip_url", "cdn")
 
@@ -590,4 +595,6 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "flush_timeout": _seconds,
     "max_pending": _count,
     "key_budget": _count,
+    "confirm_after": _seconds,
+    "replica_lag": _seconds,
 }

@@ -107,6 +107,10 @@ class TopicTemplate:
         """
         return shorten("%any".join(self.literals)) if self.params else self.text
 
+    def keys(self, topic: Topic) -> tuple[str, ...]:
+        """Return what a change of the topic purges: its own key, and that of pages of many."""
+        return tuple(dict.fromkeys((topic.name, self.any_key)))
+
     def fill(self, values: Mapping[str, object]) -> Topic:
         """Return the topic for these values.
 

@@ -375,12 +375,20 @@ class Simulation:
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.settings = Settings.parse({"grip_url": "http://pushpin:5561", **settings}, {})
+        # Most of what is simulated is about the change itself, so it is not confirmed unless asked.
+        defaults = {"grip_url": "http://pushpin:5561", "confirm_after": 0}
+        self.settings = Settings.parse({**defaults, **settings}, {})
         self.clock = Clock()
         self.transport = RecordingTransport()
         self.renderer = StubRenderer(self.clock)
         self.metrics = Counts()
-        self.store = MemoryStore(max_pending=self.settings.max_pending, wall_clock=self.clock.wall)
+        self.store = MemoryStore(
+            max_pending=self.settings.max_pending,
+            confirm_after_s=self.settings.confirm_after,
+            replica_lag_s=self.settings.replica_lag,
+            clock=self.clock,
+            wall_clock=self.clock.wall,
+        )
         self.delivery = Delivery(
             transport=self.transport,
             purgers=[_purger(cdn) for cdn in self.settings.cdns],

@@ -31,6 +31,7 @@ from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers.fastly import FastlyPurger
 from grip_edge_middleware.purgers.varnish import VarnishPurger
 from grip_edge_middleware.settings import Settings
+from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.topics import MAX_NAME, Topic
 from grip_edge_middleware.types import Headers, Message, Receive, Scope, Send, StartResponse
 
@@ -62,6 +63,12 @@ GRIP_EDGE: dict[str, Any] = {
     },
 }
 SETTINGS = Settings.parse(GRIP_EDGE, {})
+
+
+def ignore(request: object) -> None:
+    """Attach to nothing."""
+
+
 POLICY = Policy(SETTINGS)
 WATCHES = Watches.of(SETTINGS.topics)
 
@@ -197,7 +204,7 @@ def get_asgi(app: Any, path: str) -> list[tuple[bytes, bytes]]:
 def response_to(value: str) -> dict[str, str]:
     """The headers of the page that shows a value."""
     headers = get_wsgi(
-        WSGIMiddleware(page, POLICY, attach=lambda environ: None),
+        WSGIMiddleware(page, POLICY, MemoryStore(), attach=ignore),
         f"/counters/{quote(value, safe='')}",
     )
     assert len({name for name, _ in headers}) == len(headers)
@@ -283,11 +290,13 @@ def test_a_value_in_a_url_splits_no_header(value: str) -> None:
 @given(url_values)
 def test_wsgi_and_asgi_agree_on_every_value(value: str) -> None:
     path = f"/counters/{quote(value, safe='')}"
-    face = ASGIMiddleware(asgi_page, POLICY, attach=lambda _: None, flush=lambda: True)
+    face = ASGIMiddleware(
+        asgi_page, POLICY, MemoryStore(), attach=lambda _: None, flush=lambda: True
+    )
 
     assert get_asgi(face, path) == [
         (name.lower().encode("ascii"), line.encode("ascii"))
-        for name, line in get_wsgi(WSGIMiddleware(page, POLICY, attach=lambda environ: None), path)
+        for name, line in get_wsgi(WSGIMiddleware(page, POLICY, MemoryStore(), attach=ignore), path)
     ]
 
 
@@ -295,7 +304,8 @@ def test_wsgi_and_asgi_agree_on_every_value(value: str) -> None:
 def test_a_path_of_any_bytes_is_answered(path: bytes) -> None:
     headers = dict(
         get_wsgi(
-            WSGIMiddleware(page, POLICY, attach=lambda environ: None), f"/counters/{quote(path)}"
+            WSGIMiddleware(page, POLICY, MemoryStore(), attach=ignore),
+            f"/counters/{quote(path)}",
         )
     )
 

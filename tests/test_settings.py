@@ -262,9 +262,9 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         {**with_topic(ROUTE), "zzz": 1},
         [
             (
-                "zzz: unknown setting (known are accept, browser_ttl, cdn, coalesce, edge_ttl, "
-                "flush_timeout, grip_url, hold, keep_alive, key_budget, "
-                "max_pending, origin, public, "
+                "zzz: unknown setting (known are accept, browser_ttl, cdn, coalesce, "
+                "confirm_after, edge_ttl, flush_timeout, grip_url, hold, keep_alive, key_budget, "
+                "max_pending, origin, public, replica_lag, "
                 "stale_if_error, throttle, timeout, topics)"
             )
         ],
@@ -273,9 +273,9 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         {**with_topic(ROUTE), 5: 1},
         [
             (
-                "5: unknown setting (known are accept, browser_ttl, cdn, coalesce, edge_ttl, "
-                "flush_timeout, grip_url, hold, keep_alive, key_budget, "
-                "max_pending, origin, public, "
+                "5: unknown setting (known are accept, browser_ttl, cdn, coalesce, "
+                "confirm_after, edge_ttl, flush_timeout, grip_url, hold, keep_alive, key_budget, "
+                "max_pending, origin, public, replica_lag, "
                 "stale_if_error, throttle, timeout, topics)"
             )
         ],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from grip_edge_middleware.middleware import current_notes
 from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts
+from grip_edge_middleware.stores import Gate
 from grip_edge_middleware.types import ASGIApp, Headers, Message, Receive, Scope, Send
 
 
@@ -21,12 +23,14 @@ class ASGIMiddleware:
         self,
         app: ASGIApp,
         policy: Policy,
+        gate: Gate,
         *,
         attach: Callable[[Scope], None],
         flush: Callable[[], bool],
     ) -> None:
         self.app = app
         self.policy = policy
+        self.gate = gate
         self._attach = attach
         self._flush = flush
 
@@ -41,9 +45,22 @@ class ASGIMiddleware:
         notes = Notes()
         token = current_notes.set(notes)
         try:
-            return await self.app(scope, receive, _with_headers(plan, notes, scope, send))
+            return await self.app(scope, receive, self._with_headers(plan, notes, scope, send))
         finally:
             current_notes.reset(token)
+
+    def _with_headers(self, plan: Plan, notes: Notes, scope: Scope, send: Send) -> Send:
+        request = _facts(scope, self.gate)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                notes.is_closed = True
+                headers = _decode(message.get("headers", ()))
+                applied = plan.apply(request, message["status"], headers, notes)
+                message = {**message, "headers": _encode(applied)}
+            await send(message)
+
+        return send_with_headers
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Flush before the app shuts down and after: uvicorn skips `atexit` on SIGTERM."""
@@ -66,28 +83,20 @@ class ASGIMiddleware:
         await self.app(scope, flush_and_receive, flush_and_send)
 
 
-def _with_headers(plan: Plan, notes: Notes, scope: Scope, send: Send) -> Send:
-    request = _facts(scope)
-
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            notes.is_closed = True
-            headers = _decode(message.get("headers", ()))
-            applied = plan.apply(request, message["status"], headers, notes)
-            message = {**message, "headers": _encode(applied)}
-        await send(message)
-
-    return send_with_headers
-
-
-def _facts(scope: Scope) -> RequestFacts:
+def _facts(scope: Scope, gate: Gate) -> RequestFacts:
     accept, is_authorized = [], False
     for name, value in scope["headers"]:
         if name == b"accept":
             accept.append(value.decode("latin-1"))
         elif name == b"authorization":
             is_authorized = True
-    return RequestFacts(scope["method"], ", ".join(accept), is_authorized=is_authorized)
+    return RequestFacts(
+        scope["method"],
+        ", ".join(accept),
+        is_authorized=is_authorized,
+        # Read before the app reads anything.
+        has_changed=partial(gate.has_changed, since=gate.sequence()),
+    )
 
 
 def _path(scope: Scope) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from grip_edge_middleware.middleware import current_notes
 from grip_edge_middleware.policy import Notes, Policy, RequestFacts
+from grip_edge_middleware.stores import Gate
 from grip_edge_middleware.types import Headers, StartResponse, WSGIApplication, WSGIEnvironment
 
 
@@ -17,10 +19,16 @@ class WSGIMiddleware:
     """
 
     def __init__(
-        self, app: WSGIApplication, policy: Policy, *, attach: Callable[[WSGIEnvironment], None]
+        self,
+        app: WSGIApplication,
+        policy: Policy,
+        gate: Gate,
+        *,
+        attach: Callable[[WSGIEnvironment], None],
     ) -> None:
         self.app = app
         self.policy = policy
+        self.gate = gate
         self._attach = attach
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -34,6 +42,8 @@ class WSGIMiddleware:
             environ["REQUEST_METHOD"],
             environ.get("HTTP_ACCEPT", ""),
             is_authorized="HTTP_AUTHORIZATION" in environ,
+            # Read before the app reads anything.
+            has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
         )
 
         def start_with_headers(status: str, headers: Headers, *exc_info: Any) -> Any:

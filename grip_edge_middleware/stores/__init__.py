@@ -37,19 +37,46 @@ class Claim:
     publications: tuple[Publication, ...]
     missing: frozenset[str] | None = None
     failures: int = 0
+    is_confirmation: bool = False
+    """Sent once more after a quiet period; see `Store.release`."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What is purged."""
+        return self.settings.template.keys(self.topic)
 
 
-class Store(Protocol):
+class Gate(Protocol):
+    """What a response must know of the changes that came while it was made."""
+
+    def sequence(self) -> int:
+        """Return the number of the last change."""
+
+    def has_changed(self, keys: Iterable[str], since: int) -> bool:
+        """Whether one of the keys changed after that number, or may not be seen by all reads."""
+
+
+class Store(Gate, Protocol):
     """Keeps what was submitted until it is released. Times are monotonic seconds."""
 
     def add(self, changes: Sequence[Change], now: float) -> int:
-        """Merge changes into what is pending; return how many were refused for lack of room."""
+        """Mark the changed keys, and merge the changes into what is pending.
+
+        Return how many were refused for lack of room.
+        """
 
     def claim(self, now: float, *, limit: int, everything: bool = False) -> list[Claim]:
-        """Take what is due (or all of it), at most `limit` topics, none of which is claimed."""
+        """Take what is due, at most `limit` topics, none of which is claimed.
 
-    def release(self, claims: Iterable[Claim]) -> None:
-        """Forget what was delivered."""
+        `everything` does not wait for windows to end, but for confirmations.
+        """
+
+    def release(self, claims: Iterable[Claim], now: float) -> None:
+        """Forget what was delivered, but for its confirmation.
+
+        A response that passed the gate may still be on its way to a cache when the purge is. So
+        `confirm_after` seconds later, unless the topic changed again, it is claimed once more.
+        """
 
     def postpone(self, claim: Claim, due: float) -> None:
         """Put a claim back, to be due again; a newer change of its topic prevails."""
@@ -58,7 +85,7 @@ class Store(Protocol):
         """Return when something is due that is not claimed; None if nothing is pending."""
 
     def pending(self) -> int:
-        """Return how many topics are pending or claimed."""
+        """Return how many topics are pending or claimed, without confirmations."""
 
     def after_fork(self) -> None:
         """Start anew in a child: what is pending in this process is the parent's to send."""

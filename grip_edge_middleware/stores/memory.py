@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from threading import Lock
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.stores import Claim, Publication
+from grip_edge_middleware.stores.marks import Marks
 from grip_edge_middleware.throttle import due_at
 
 # Deltas of one topic that wait while a target is down ("coalesce": False).
@@ -21,21 +23,31 @@ MAX_PUBLICATIONS = 1_000
 class _Pending:
     claim: Claim
     due: float
-    is_queued: bool
+    is_queued: bool = True
 
 
 class MemoryStore:
     """Pending topics in a dict and their due times in a heap.
 
-    At most `max_pending` topics; more are refused, and counted by the caller. `wall_clock` gives
-    Unix seconds: versions begin with it, so that they grow across restarts too, and end with what
-    tells this process from others, whose items a proxy would take for repetitions of ours.
+    At most `max_pending` topics; more are refused, and counted by the caller. `confirm_after_s` and
+    `replica_lag_s` are the settings of these names. `clock` is monotonic. `wall_clock` gives Unix
+    seconds: versions begin with it, so that they grow across restarts too, and end with what tells
+    this process from others, whose items a proxy would take for repetitions of ours.
     """
 
     def __init__(
-        self, *, max_pending: int = 100_000, wall_clock: Callable[[], float] = time.time
+        self,
+        *,
+        max_pending: int = 100_000,
+        confirm_after_s: float = 0.0,
+        replica_lag_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._max_pending = max_pending
+        self._confirm_after_s = confirm_after_s
+        self._marks = Marks(lag_s=replica_lag_s)
+        self._clock = clock
         self._wall_clock = wall_clock
         self._last_version = 0
         self.after_fork()
@@ -45,6 +57,7 @@ class MemoryStore:
         self._lock = Lock()
         self._process = secrets.randbelow(10**9)
         self._pending: dict[str, _Pending] = {}
+        self._confirmations: dict[str, _Pending] = {}
         # How many publications of each claimed topic are on their way.
         self._claimed: dict[str, int] = {}
         # Names by due time, but for the claimed. An entry is void when its topic's time is another.
@@ -53,21 +66,19 @@ class MemoryStore:
         self._sweep_windows_at = 1_024
 
     def add(self, changes: Sequence[Change], now: float) -> int:
-        """Merge changes into what is pending; return how many were refused."""
+        """Mark the changed keys and merge the changes into what is pending."""
         with self._lock:
+            for change in changes:
+                self._marks.mark(change.settings.template.keys(change.topic), now)
             return sum(not self._add(change, now) for change in changes)
 
     def claim(self, now: float, *, limit: int, everything: bool = False) -> list[Claim]:
         """Take what is due, the longest due first."""
         with self._lock:
-            claims: list[Claim] = []
-            while len(claims) < limit and (due := self._first_due()) is not None:
-                if due > now and not everything:
-                    break
-                claims.append(self._take(heapq.heappop(self._heap)[1], now))
-            return claims
+            names = self._pending_names() if everything else self._due_names(now)
+            return [self._take(name, now) for name in islice(names, limit)]
 
-    def release(self, claims: Iterable[Claim]) -> None:
+    def release(self, claims: Iterable[Claim], now: float) -> None:
         """Forget what was delivered; what came in meanwhile can be claimed now."""
         with self._lock:
             for claim in claims:
@@ -75,15 +86,23 @@ class MemoryStore:
                 self._claimed.pop(name, None)
                 if (newer := self._pending.get(name)) is not None:
                     self._schedule(newer.claim, newer.due)
+                elif self._confirm_after_s and not claim.is_confirmation:
+                    confirmation = Claim(claim.topic, claim.settings, (), is_confirmation=True)
+                    self._confirm(confirmation, now + self._confirm_after_s)
 
     def postpone(self, claim: Claim, due: float) -> None:
         """Put a claim back, before what came after it."""
         with self._lock:
             name = claim.topic.name
             self._claimed.pop(name, None)
-            if (newer := self._pending.get(name)) is not None:
-                claim, due = _merge(claim, newer.claim), min(due, newer.due)
-            self._schedule(claim, due)
+            newer = self._pending.get(name)
+            if newer is not None:
+                claim = newer.claim if claim.is_confirmation else _merge(claim, newer.claim)
+                due = min(due, newer.due)
+            if claim.is_confirmation:
+                self._confirm(claim, due)
+            else:
+                self._schedule(claim, due)
 
     def next_due(self) -> float | None:
         """Return the earliest due time of what is not claimed."""
@@ -91,9 +110,18 @@ class MemoryStore:
             return self._first_due()
 
     def pending(self) -> int:
-        """Return how many topics are pending or claimed."""
+        """Return how many topics are pending or claimed, without confirmations."""
         with self._lock:
             return len(self._pending.keys() | self._claimed.keys())
+
+    def sequence(self) -> int:
+        """Return the number of the last change."""
+        return self._marks.sequence
+
+    def has_changed(self, keys: Iterable[str], since: int) -> bool:
+        """Whether one of the keys changed after that number, or may not be seen by all reads."""
+        with self._lock:
+            return self._marks.has_changed(keys, since, self._clock())
 
     def _add(self, change: Change, now: float) -> bool:
         name = change.topic.name
@@ -108,6 +136,7 @@ class MemoryStore:
             claim, due = _merge(known.claim, claim), min(known.due, due)
         elif len(self._pending) >= self._max_pending:
             return False
+        self._confirmations.pop(name, None)  # this change will have its own
         self._schedule(claim, due)
         return True
 
@@ -118,13 +147,29 @@ class MemoryStore:
     def _schedule(self, claim: Claim, due: float) -> None:
         name = claim.topic.name
         known = self._pending.get(name)
-        self._pending[name] = _Pending(claim, due, is_queued=name not in self._claimed)
         is_listed = known is not None and known.is_queued and known.due == due
         # One in flight per topic: what is claimed comes back to the heap when it is released.
-        if name not in self._claimed and not is_listed:
+        is_queued = name not in self._claimed
+        self._pending[name] = _Pending(claim, due, is_queued)
+        if is_queued and not is_listed:
             heapq.heappush(self._heap, (due, name))
 
+    def _confirm(self, confirmation: Claim, due: float) -> None:
+        name = confirmation.topic.name
+        self._confirmations[name] = _Pending(confirmation, due)
+        heapq.heappush(self._heap, (due, name))
+
+    def _pending_names(self) -> list[str]:
+        return [name for name, pending in self._pending.items() if pending.is_queued]
+
+    def _due_names(self, now: float) -> Iterator[str]:
+        while (due := self._first_due()) is not None and due <= now:
+            yield heapq.heappop(self._heap)[1]
+
     def _take(self, name: str, now: float) -> Claim:
+        if name not in self._pending:
+            self._claimed[name] = 0
+            return self._confirmations.pop(name).claim
         claim = self._pending.pop(name).claim
         self._claimed[name] = len(claim.publications)
         self._window_ends[name] = now + claim.settings.throttle
@@ -140,7 +185,7 @@ class MemoryStore:
     def _first_due(self) -> float | None:
         while self._heap:
             due, name = self._heap[0]
-            pending = self._pending.get(name)
+            pending = self._pending.get(name) or self._confirmations.get(name)
             if pending is not None and pending.is_queued and pending.due == due:
                 return due
             heapq.heappop(self._heap)

@@ -92,7 +92,7 @@ def test_a_change_during_the_claim_is_due_at_the_end_of_the_window(store: Store)
     store.add([counter("blue", "1")], 0.0)
     [claim] = store.claim(0.0, limit=10)
     store.add([counter("blue", "2")], 0.1)
-    store.release([claim])
+    store.release([claim], 0.0)
 
     assert store.next_due() == 1.0
     assert store.claim(0.9, limit=10) == []
@@ -103,14 +103,14 @@ def test_a_claim_released_late_is_due_at_once(store: Store) -> None:
     store.add([counter("blue")], 0.0)
     [claim] = store.claim(0.0, limit=10)
     store.add([counter("blue")], 0.1)
-    store.release([claim])
+    store.release([claim], 0.0)
 
     assert names(store.claim(7.0, limit=10)) == ["counter-blue"]
 
 
 def test_what_was_released_is_forgotten(store: Store) -> None:
     store.add([counter("blue")], 0.0)
-    store.release(store.claim(0.0, limit=10))
+    store.release(store.claim(0.0, limit=10), 0.0)
 
     assert store.pending() == 0
     assert store.claim(100.0, limit=10, everything=True) == []
@@ -132,7 +132,7 @@ def test_what_is_longest_due_comes_first(store: Store) -> None:
 
 def test_everything_is_claimed_before_its_time_on_demand(store: Store) -> None:
     store.add([counter("blue")], 0.0)
-    store.release(store.claim(0.0, limit=10))
+    store.release(store.claim(0.0, limit=10), 0.0)
     store.add([counter("blue")], 0.1)
 
     assert names(store.claim(0.1, limit=10, everything=True)) == ["counter-blue"]
@@ -273,7 +273,7 @@ def test_no_change_is_lost_between_threads(store: Store) -> None:
         while not is_over.is_set() or store.pending():
             claims = store.claim(0.0, limit=10, everything=True)
             claimed.extend(claims)
-            store.release(claims)
+            store.release(claims, 0.0)
 
     adding = [threading.Thread(target=add) for _ in range(4)]
     claiming = [threading.Thread(target=claim) for _ in range(2)]
@@ -347,7 +347,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.claims)))
-        self.store.release([self.claims.pop(key)])
+        self.store.release([self.claims.pop(key)], self.now)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), seconds=st.sampled_from([0.1, 2.0]))
@@ -371,11 +371,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened, everything can be delivered."""
-        self.store.release(self.claims.values())
+        self.store.release(self.claims.values(), self.now)
         self.claims.clear()
         claims = self.store.claim(self.now + 1_000, limit=100)
         assert {claim.topic.name: values(claim) for claim in claims} == self.waiting
-        self.store.release(claims)
+        self.store.release(claims, 0.0)
         assert self.store.pending() == 0
 
 

@@ -66,7 +66,7 @@ def test_windows_that_ended_are_not_kept() -> None:
     store = MemoryStore()
     for number in range(10_000):
         store.add([counter(str(number))], float(number))
-        store.release(store.claim(float(number), limit=10))
+        store.release(store.claim(float(number), limit=10), float(number))
 
     assert len(store._window_ends) <= 2_048
     assert len(store._heap) <= 2_048

@@ -1,0 +1,131 @@
+"""The purge that is repeated after a quiet period, on a simulated clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grip_edge_middleware.errors import DeliveryError
+from tests.recording import Simulation
+
+COUNTER = "counter-{name}"
+TOPICS = {COUNTER: {"routes": ["/counters/<name>/"], "hold": "stream"}}
+DOWN = DeliveryError("somebody", "ConnectError: refused")
+
+
+def simulation(**settings: Any) -> Simulation:
+    return Simulation(
+        {"cdn": "varnish://varnish:6081", "topics": TOPICS, "confirm_after": 2.0, **settings}
+    )
+
+
+def kinds(sim: Simulation) -> list[str]:
+    return [kind for kind, _ in sim.transport.log]
+
+
+def test_a_purge_is_repeated_once_after_the_quiet_period() -> None:
+    sim = simulation()
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+
+    assert sim.store.next_due() == sim.clock() + 2.0
+    sim.run_until_idle()
+    assert kinds(sim) == ["purge", "publish", "purge"]
+    assert sim.transport.log[2][1] == sim.transport.log[0][1]
+
+
+def test_the_quiet_period_begins_with_the_last_change() -> None:
+    sim = simulation(throttle=1.0)
+    for _ in range(10):
+        sim.add(COUNTER, name="blue")
+        sim.turn()
+        sim.clock.now += 1.0
+
+    sim.run_until_idle()
+
+    assert kinds(sim) == [*["purge", "publish"] * 10, "purge"]
+
+
+def test_a_change_takes_the_place_of_a_confirmation_that_waits() -> None:
+    sim = simulation()
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+    sim.clock.now += 1.9
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+
+    assert kinds(sim) == ["purge", "publish"] * 2
+    assert sim.store.next_due() == sim.clock() + 2.0
+
+
+def test_confirmations_are_batched() -> None:
+    sim = simulation()
+    for number in range(100):
+        sim.add(COUNTER, name=number)
+
+    sim.run_until_idle()
+
+    assert kinds(sim) == ["purge", "publish", "purge"]
+
+
+def test_a_confirmation_opens_no_window() -> None:
+    sim = simulation(throttle=60.0)
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+    sim.clock.now += 60.0
+    sim.turn()
+    sim.add(COUNTER, name="blue")
+
+    assert sim.store.next_due() == sim.clock()
+
+
+def test_a_confirmation_that_is_refused_is_tried_again() -> None:
+    sim = simulation()
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+    sim.transport.script("varnish", DOWN, DOWN)
+
+    sim.run_until_idle()
+
+    assert kinds(sim) == ["purge", "publish", "purge", "purge", "purge"]
+    assert sim.store.next_due() is None
+
+
+def test_a_refused_confirmation_does_not_take_the_message_of_a_newer_change() -> None:
+    sim = simulation()
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+    sim.clock.now += 2.0
+    [confirmation] = sim.store.claim(sim.clock(), limit=10)
+    sim.add(COUNTER, "new", name="blue")
+    sim.store.postpone(confirmation, sim.clock() + 1.0)
+
+    [claim] = sim.store.claim(sim.clock() + 1.0, limit=10)
+    assert not claim.is_confirmation
+    assert [publication.message is not None for publication in claim.publications] == [True]
+
+
+def test_what_waits_for_its_confirmation_is_not_pending() -> None:
+    sim = simulation()
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+
+    assert sim.store.pending() == 0
+    assert sim.store.claim(sim.clock(), limit=10, everything=True) == []
+
+
+def test_confirmations_leave_room_for_changes() -> None:
+    sim = simulation(max_pending=2)
+    for number in range(6):
+        sim.add(COUNTER, name=number)
+        sim.turn()
+
+    assert "refused" not in sim.metrics.snapshot()
+
+
+def test_no_confirmation_is_sent_if_none_is_wanted() -> None:
+    sim = simulation(confirm_after=0)
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    assert kinds(sim) == ["purge", "publish"]
