@@ -12,6 +12,8 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from clients import request
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from wsgiref.types import WSGIApplication
@@ -70,6 +72,14 @@ def is_listening(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def wait_until_reached(url: str, timeout_s: float = 20.0) -> None:
+    """Wait until Varnish asks the app again: not in the quarter of a second after a refusal."""
+    deadline = time.monotonic() + timeout_s
+    while request(url).status == 503:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{url} is not answered by the app")
 
 
 class ThreadingServer(ThreadingMixIn, WSGIServer):

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import pytest
 from clients import StreamClient, connected, request
 from launch import Edge
-from servers import command_server
+from servers import command_server, wait_until_reached
 
 pytestmark = pytest.mark.live
 
@@ -89,7 +89,7 @@ def test_a_killed_app_is_not_missed_until_it_returns(fresh_edge: Edge, tmp_path:
             assert client.headers["X-Cache"] in ("HIT", "STALE")
 
         with flask_example(edge, tmp_path):
-            await asyncio.to_thread(wait_until_reached, edge)
+            await asyncio.to_thread(wait_until_reached, f"{edge.url}/counters/nobody/value")
             saved = time.monotonic()
             await asyncio.to_thread(post, increment)
             arrivals = [(await c.event(shows("value", 2))).at for c in old + new]
@@ -106,13 +106,6 @@ async def connect_20(url: str) -> list[StreamClient]:
     clients = [StreamClient(url) for _ in range(20)]
     await asyncio.gather(*(client.connect() for client in clients))
     return clients
-
-
-def wait_until_reached(edge: Edge) -> None:
-    """Varnish asks a backend that refused it again after a quarter of a second."""
-    deadline = time.monotonic() + 20
-    while request(f"{edge.url}/counters/nobody/value").status == 503:
-        assert time.monotonic() < deadline
 
 
 def wait_until_refused(port: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from clients import request
 from launch import Edge
-from servers import wsgi_server
+from servers import wait_until_reached, wsgi_server
 
 from grip_edge_middleware import GripEdge
 
@@ -99,6 +99,7 @@ def served(
     if not gate:
         face.gate = OpenGate()  # type: ignore[attr-defined]
     with wsgi_server(app.transit(face), edge.app_port):
+        wait_until_reached(f"{edge.cache_url}/race/ready")
         yield app, grip_edge
     grip_edge.close()
 
