@@ -8,12 +8,13 @@ https://pushpin.org/docs/protocols/grip/
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from gripcontrol import HttpResponseFormat, HttpStreamFormat, parse_grip_uri
 from pubcontrol import Item
@@ -24,6 +25,10 @@ from grip_edge_middleware.types import Headers, Hold
 # Pushpin keeps the first 20 and drops the rest (connection_subscription_max in pushpin.conf).
 MAX_CHANNELS = 20
 
+# No user and password, which would show in logs.
+_BASE_URL = re.compile(
+    r"https?://([\w.-]+|\[[\da-f:]+\])(:\d{1,5})?(/[\w./~-]*)?(\?|#|$)", re.IGNORECASE
+)
 _URL_PARAMETERS = ("iss", "key", "verify-iss", "verify-key")
 
 # What a published response overrides: the client gets the other headers of the held response.
@@ -46,12 +51,9 @@ def parse_grip_url(url: str) -> Proxy:
 
     ValueError says what is wrong, without repeating a key.
     """
-    split = urlsplit(url)
-    # .port raises ValueError for what is no port.
-    if split.scheme not in ("http", "https") or not split.hostname or split.port == 0:
+    split = urlsplit(url) if _BASE_URL.match(url) else None
+    if split is None or not has_port(split):
         raise ValueError("expected http://host:port or https://host/path, with ?iss=...&key=...")
-    if split.username or split.password:
-        raise ValueError("a user and password would show in logs; use ?iss=...&key=...")
     # As gripcontrol reads it: "+" is part of a key in base64, not a space.
     query = parse_qs(split.query.replace("+", "%2B"), keep_blank_values=True)
     for name, values in query.items():
@@ -74,6 +76,14 @@ def parse_grip_url(url: str) -> Proxy:
 def _is_token(key: str | bytes) -> bool:
     token = key.decode("latin-1") if isinstance(key, bytes) else key
     return all("!" <= character <= "~" for character in token)
+
+
+def has_port(split: SplitResult) -> bool:
+    """Whether the port of a URL, if it names one, can be one."""
+    try:
+        return split.port != 0
+    except ValueError:
+        return False
 
 
 def _check_base64(name: str, value: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from grip_edge_middleware.errors import Mistake, SettingsError
-from grip_edge_middleware.grip import Proxy, parse_grip_url
+from grip_edge_middleware.grip import Proxy, has_port, parse_grip_url
 from grip_edge_middleware.routing import Pattern
 from grip_edge_middleware.topics import TopicTemplate, overlap
 from grip_edge_middleware.types import Hold, Operation
@@ -346,6 +346,8 @@ class _Reader:
         self.names(path, options, ("url", "soft"))
         url = self.attempt(f"{path}.url", _http_url, options.get("url"))
         soft = self.attempt(f"{path}.soft", _boolean, options.get("soft", True))
+        if url is not None and urlsplit(url).path:
+            self.wrong(f"{path}.url", "a purge goes to no path", "leave out what follows the port")
         return None if url is None or soft is None else Varnish(url, soft)
 
     def fastly(self, path: str, options: Mapping[Any, Any]) -> Fastly | None:
@@ -491,24 +493,19 @@ def _media_type(found: object) -> str | None:
 
 
 def _http_url(found: object) -> str:
-    if isinstance(found, str):
+    if isinstance(found, str) and re.fullmatch(r"https?://[\w.\[\]:-]+(/[\w./~-]*)?", found):
         split = urlsplit(found)
-        # .port raises ValueError for what is no port.
-        is_plain = not split.query and not split.fragment and split.port != 0
-        if split.username or split.password:
-            raise _Wrong("a URL with a user and password would show them in logs", "leave them out")
-        if split.scheme in ("http", "https") and split.hostname and is_plain:
+        if split.hostname and has_port(split):
             return found.rstrip("/")
     return _expected("a URL such as http://host:port", _without_secrets(found))
 
 
 def _without_secrets(found: object) -> object:
-    """Return a URL without the parts that may hold a secret."""
-    if not isinstance(found, str) or re.fullmatch(r"(\w*://)?[\w.-]*(:\w+)?/*", found):
+    """Return what was found, unless a part of it may be a secret."""
+    if not isinstance(found, str) or re.fullmatch(r"(\w*://)?[\w.-]*(:\d+)?/*", found):
         return found
-    scheme, separator, rest = found.partition("://")
-    host = re.split(r"[/?#]", rest.rpartition("@")[2])[0]
-    return f"{scheme}{separator}{host}/..." if separator else "a text without ://"
+    scheme, separator, _ = found.partition("://")
+    return f"{scheme}{separator}..." if separator else "a text without ://"
 
 
 def _proxy(_: str, found: object) -> Proxy:
@@ -570,11 +567,9 @@ def _cdn(found: object) -> tuple[str, Mapping[Any, Any]]:
     if isinstance(found, str):
         split = urlsplit(found)
         if split.scheme == "varnish" and split.hostname:
-            if split.path.strip("/"):
-                raise _Wrong("a purge goes to no path", "leave out what follows the port")
             return "varnish", {"url": found.replace("varnish", "http", 1)}
         # Not .hostname, which is lower case: a service id is not.
-        if split.scheme == "fastly" and found == f"fastly://{split.netloc}":
+        if split.scheme == "fastly" and re.fullmatch(r"fastly://\w*", found):
             return "fastly", {"service_id": split.netloc}
     expected = '"varnish://host:port", "fastly://SERVICE_ID" or {"fastly": {...}}'
     return _expected(expected, _without_secrets(found))

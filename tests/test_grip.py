@@ -60,7 +60,7 @@ def test_a_grip_url_names_a_proxy(url: str, proxy: Proxy) -> None:
         ("http://", "expected http://host:port"),
         ("http://:5561", "expected http://host:port"),
         ("http://h:port", "port|Port"),
-        ("http://h:99999", "port|Port"),
+        ("http://h:99999", "expected http://host:port"),
         ("http://h?kee=abc", "a parameter is none of iss, key, verify-iss, verify-key"),
         ("http://h?iss=realm", "iss is given without key"),
         ("http://h?iss=realm&key=", "iss is given without key"),

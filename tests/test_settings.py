@@ -357,7 +357,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ),
     (
         {**with_topic(ROUTE), "origin": "http://h?x=1"},
-        ['origin: expected a URL such as http://host:port, got "http://h/..."'],
+        ['origin: expected a URL such as http://host:port, got "http://..."'],
     ),
     # Topics.
     (with_topic(None), ['topics["c-{name}"]: expected a dict, got None']),
@@ -607,7 +607,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ),
     (
         with_cdn("varnish://h:6081/cache"),
-        ["cdn[0]: a purge goes to no path (leave out what follows the port)"],
+        ["cdn[0]['varnish'].url: a purge goes to no path (leave out what follows the port)"],
     ),
     (
         with_cdn("http://h:6081"),
@@ -944,3 +944,23 @@ def test_garbage_in_the_environment_is_read_or_refused(garbage: str) -> None:
     settings = {"topics": {"c": {}}, "cdn": "fastly://"}
 
     assert is_read_or_refused(settings, environ)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"origin": f"http://h?token=a@{SECRET}"},
+        {"origin": f"http://h:{SECRET}"},
+        {"cdn": f"varnish://h?x=a@{SECRET}"},
+        {"cdn": f"varnish://h:{SECRET}"},
+        {"cdn": f"fastly://user:{SECRET}@s"},
+        {"grip_url": f"http://user:pa/{SECRET}@h"},
+        {"grip_url": f"http://h:{SECRET}"},
+    ],
+    ids=str,
+)
+def test_no_part_of_a_url_that_cannot_be_used_is_repeated(settings: dict[str, Any]) -> None:
+    lines = complain({"topics": {"c-{name}": ROUTE}, **settings})
+
+    assert lines
+    assert not [line for line in lines if SECRET in line]
