@@ -231,12 +231,17 @@ class Delivery:
     def _items(self, parcel: Parcel) -> list[dict[str, Any]] | None:
         """Return what to publish, oldest first; None if that has to wait."""
         claim = parcel.claim
+        previous = claim.previous if claim.settings.recovers else None
+        items = []
         try:
-            return [
-                build_item(claim.topic.name, messages, id=publication.version)
-                for publication in claim.publications
-                if (messages := self._messages(claim, publication))
-            ]
+            for publication in claim.publications:
+                if messages := self._messages(claim, publication):
+                    version = publication.version
+                    items.append(
+                        build_item(claim.topic.name, messages, id=version, prev_id=previous)
+                    )
+                    previous = version if claim.settings.recovers else None
+            return items
         except DeliveryError as error:
             self._postpone_render(parcel, error)
         except Exception as error:
@@ -250,7 +255,7 @@ class Delivery:
         if publication.message is not None:
             # A topic without a hold may be held by the app's own Grip headers.
             kinds = claim.settings.held_routes or publication.message
-            return {hold: publication.message[hold] for hold in kinds}
+            return {hold: m for hold, m in publication.message.items() if hold in kinds}
         messages = {}
         for hold, route in claim.settings.rendered_routes.items():
             path = route.pattern.fill(dict(claim.topic.params))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,6 @@ from grip_edge_middleware.types import (
     Scope,
     Send,
     WSGIApplication,
-    WSGIEnvironment,
 )
 
 if TYPE_CHECKING:
@@ -88,15 +87,13 @@ class GripEdge:
     def wsgi(self, app: WSGIApplication) -> WSGIApplication:
         """Return a WSGI app wrapped in the face for it."""
         parts = self._configured
-        attach = parts.renderer.use_wsgi(app)
-        return WSGIMiddleware(app, parts.policy, parts.store, attach=attach)
+        return WSGIMiddleware(app, parts.policy, parts.store, parts.renderer.use_wsgi(app))
 
     def asgi(self, app: ASGIApp) -> ASGIApp:
         """Return an ASGI app wrapped in the face for it."""
         parts = self._configured
-        attach = parts.renderer.use_asgi(app)
-        flush = parts.dispatcher.flush
-        return ASGIMiddleware(app, parts.policy, parts.store, attach=attach, flush=flush)
+        renderer, flush = parts.renderer.use_asgi(app), parts.dispatcher.flush
+        return ASGIMiddleware(app, parts.policy, parts.store, renderer, flush=flush)
 
     # --- in a view --------------------------------------------------------------------------
 
@@ -267,17 +264,17 @@ class _AppRenderer:
         self._origin = settings.origin and OriginRenderer(settings.origin, transport)
         self._app: WSGIRenderer | ASGIRenderer | None = None
 
-    def use_wsgi(self, app: WSGIApplication) -> Callable[[WSGIEnvironment], None]:
+    def use_wsgi(self, app: WSGIApplication) -> WSGIRenderer:
         settings = self._settings
         renderer = WSGIRenderer(app, timeout_s=settings.timeout, origin=settings.origin)
         self._app = renderer
-        return renderer.attach
+        return renderer
 
-    def use_asgi(self, app: ASGIApp) -> Callable[[Scope], None]:
+    def use_asgi(self, app: ASGIApp) -> ASGIRenderer:
         settings = self._settings
         renderer = ASGIRenderer(app, timeout_s=settings.timeout, origin=settings.origin)
         self._app = renderer
-        return renderer.attach
+        return renderer
 
     def render(self, path: str, accept: str | None) -> Response:
         renderer: Renderer | None = self._app

@@ -13,6 +13,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
@@ -24,6 +25,14 @@ from grip_edge_middleware.types import Headers, Hold
 
 # Pushpin keeps the first 20 and drops the rest (connection_subscription_max in pushpin.conf).
 MAX_CHANNELS = 20
+
+NEXT_LINK = "/.grip-edge/next/"
+NEXT_LINKS = 8
+# The end of a version that confirms another: what it shows is the same.
+CONFIRMED = ".c"
+# A backstop: who missed something is told by the next item or the confirmation. When it ends, all
+# idle clients ask together.
+NEXT_LINK_TIMEOUT_S = 600
 
 # No user and password, which would show in logs.
 _BASE_URL = re.compile(
@@ -95,24 +104,62 @@ def _check_base64(name: str, value: str) -> None:
         raise ValueError(f"{name} says base64: and is not valid base64") from None
 
 
-def hold_headers(hold: Hold, channels: Iterable[str], *, keep_alive_s: int = 0) -> Headers:
+def hold_headers(
+    hold: Hold, channels: Mapping[str, str | None], *, next_link: str = "", keep_alive_s: int = 0
+) -> Headers:
     """Return the headers that make a GRIP proxy keep the response open on these channels.
 
-    `keep_alive_s` sends an event-stream comment after that many idle seconds; 0 sends none.
+    `channels` gives the version that the response shows of each, or None where nobody asks: a proxy
+    closes a stream with a version and no `next_link`. `keep_alive_s` sends an event-stream comment
+    after that many idle seconds; 0 sends none.
     """
-    headers = [("Grip-Hold", hold), ("Grip-Channel", ", ".join(channels))]
+    named = [n if v is None else f"{n}; prev-id={v}" for n, v in channels.items()]
+    headers = [("Grip-Hold", hold), ("Grip-Channel", ", ".join(named))]
+    if next_link:
+        headers.append(("Grip-Link", f"<{next_link}>; rel=next; timeout={NEXT_LINK_TIMEOUT_S}"))
     if hold == "stream" and keep_alive_s:
         headers.append(("Grip-Keep-Alive", rf":\n\n; format=cstring; timeout={keep_alive_s}"))
     return headers
 
 
-def build_item(channel: str, messages: Mapping[Hold, Response], *, id: str) -> dict[str, Any]:  # noqa: A002
+def next_link(names: Iterable[str], mount: str = "") -> str:
+    """Return the next link of a page that shows these topics.
+
+    One of a few URIs for all topics: a proxy asks for ten URIs a second, for up to a hundred
+    clients each, and what it has to deliver waits meanwhile.
+    """
+    digest = blake2b(" ".join(sorted(names)).encode(), digest_size=1).digest()[0]
+    return f"{mount}{NEXT_LINK}{digest % NEXT_LINKS}"
+
+
+def parse_grip_last(value: str) -> dict[str, str]:
+    """Return the last version of each channel in a `Grip-Last`: `c; last-id=1, d; last-id=2`.
+
+    The names are ours, which contain neither comma nor semicolon.
+    """
+    last = {}
+    for part in value.split(","):
+        name, _, parameter = part.partition(";")
+        key, _, version = parameter.strip().partition("=")
+        if name.strip() and key == "last-id":
+            last[name.strip()] = version.strip()
+    return last
+
+
+def build_item(
+    channel: str,
+    messages: Mapping[Hold, Response],
+    *,
+    id: str,  # noqa: A002 - GRIP's name
+    prev_id: str | None = None,
+) -> dict[str, Any]:
     """Return what is published on a channel, with a format for each kind of hold.
 
-    A proxy drops an item whose `id` it has had in the last minute, so a retry is harmless.
+    A proxy drops an item whose `id` it has had in the last minute, so a retry is harmless. A client
+    that does not have `prev_id` asks its next link instead.
     """
     formats = [_FORMATS[hold](message) for hold, message in messages.items()]
-    item: dict[str, Any] = Item(formats, id=id).export(formats_field=True)
+    item: dict[str, Any] = Item(formats, id=id, prev_id=prev_id).export(formats_field=True)
     return {"channel": channel, **item}
 
 

@@ -7,11 +7,11 @@ touches a body, and a response that is none of ours comes back as it is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from grip_edge_middleware.grip import MAX_CHANNELS, hold_headers
+from grip_edge_middleware.grip import MAX_CHANNELS, hold_headers, next_link
 from grip_edge_middleware.routing import Matcher
 from grip_edge_middleware.settings import MAX_SECONDS, Route, Settings, TopicSettings
 from grip_edge_middleware.surrogate import build_keys, parse_keys
@@ -49,6 +49,10 @@ class RequestFacts:
     is_authorized: bool = False
     has_changed: Callable[[Iterable[str]], bool] = lambda keys: False
     """Whether one of these surrogate keys changed since the request began."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """The version of each topic when the request began, so that it is never too new."""
+    mount: str = ""
+    """Where the app is mounted, percent-encoded: it may come from the URL."""
 
 
 @dataclass(slots=True)
@@ -66,6 +70,7 @@ class Shown:
 
     topic: Topic
     route: Route
+    recovers: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,11 @@ class Plan:
     is_purgeable: bool
     """Without a CDN that is told of changes, no response is made cacheable."""
     any_key: Callable[[str], str | None]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the topics."""
+        return tuple(dict.fromkeys(shown.topic.name for shown in self.shown))
 
     def apply(self, request: RequestFacts, status: int, headers: Headers, notes: Notes) -> Headers:
         """Return the headers with which the app's response leaves."""
@@ -148,10 +158,18 @@ class Plan:
             return []
         hold = _hold_of(held)
         alike = [shown for shown in held if shown.route.hold == hold]
-        channels = list(dict.fromkeys(shown.topic.name for shown in alike))[:MAX_CHANNELS]
+        names = list(dict.fromkeys(shown.topic.name for shown in alike))[:MAX_CHANNELS]
+        # The answer to a next link takes the page's place, so it must know all of its topics.
+        if hold == "stream" and all(shown.recovers for shown in alike):
+            channels: dict[str, str | None] = {name: request.versions.get(name) for name in names}
+        else:
+            channels = dict.fromkeys(names)
+        link = next_link(names, request.mount) if None not in channels.values() else ""
         keep_alive_s = min(shown.route.keep_alive for shown in alike)
         is_event_stream = _value(headers, "content-type").lower().startswith("text/event-stream")
-        return hold_headers(hold, channels, keep_alive_s=keep_alive_s if is_event_stream else 0)
+        return hold_headers(
+            hold, channels, next_link=link, keep_alive_s=keep_alive_s if is_event_stream else 0
+        )
 
     def _depends_on_accept(self) -> bool:
         return any(shown.route.accept for shown in self.shown)
@@ -175,13 +193,27 @@ class Policy:
 
     def _match(self, path: str) -> Plan | None:
         shown = [
-            Shown(topic.template.fill(params), route)
-            for (topic, route), params in self._matcher.match(path)
+            _shown(settings, settings.template.fill(params), route)
+            for (settings, route), params in self._matcher.match(path)
         ]
         if not shown:
             return None
         if len(shown) > MAX_CHANNELS:
             logger.warning("%s shows %d topics; a proxy takes %d", path, len(shown), MAX_CHANNELS)
+        return self._plan(shown)
+
+    def plan_of(self, names: Iterable[str]) -> Plan | None:
+        """Return the plan of a next link for these topics, None if one of them has none."""
+        shown = []
+        for name in names:
+            found = find_topic(self._settings.topics, name)
+            if found is None or not found[0].recovers:
+                return None
+            settings, topic = found
+            shown.append(_shown(settings, topic, settings.rendered_routes["stream"]))
+        return self._plan(shown) if shown else None
+
+    def _plan(self, shown: Iterable[Shown]) -> Plan:
         return Plan(
             tuple(shown),
             self._settings.key_budget,
@@ -193,6 +225,10 @@ class Policy:
         """Return the key that stands for all topics of this one's template, if it is a topic."""
         topic = find_topic(self._settings.topics, key)
         return topic[0].template.any_key if topic and topic[1].params else None
+
+
+def _shown(settings: TopicSettings, topic: Topic, route: Route) -> Shown:
+    return Shown(topic, route, recovers=settings.recovers and not topic.is_shortened)
 
 
 def find_topic(topics: Iterable[TopicSettings], name: str) -> tuple[TopicSettings, Topic] | None:

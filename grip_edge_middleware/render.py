@@ -143,7 +143,7 @@ class ASGIRenderer:
         loop = self._loop
         if loop is None or not loop.is_running():
             raise DeliveryError(TARGET, "the app's event loop is not running; set origin")
-        rendering = asyncio.run_coroutine_threadsafe(self._respond(path, accept), loop)
+        rendering = asyncio.run_coroutine_threadsafe(self.respond(path, accept), loop)
         try:
             return rendering.result(self._timeout_s)
         except DeliveryError:
@@ -154,7 +154,8 @@ class ASGIRenderer:
         except BaseException as error:
             raise _raised(path, error) from error
 
-    async def _respond(self, path: str, accept: str | None) -> Response:
+    async def respond(self, path: str, accept: str | None) -> Response:
+        """Return the app's response to a GET, on the loop that serves the app."""
         start: Message = {}
         body = bytearray()
         messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
@@ -236,7 +237,11 @@ def _check_size(size: int) -> None:
 
 
 def _response(status: int, headers: Headers, body: bytes) -> Response:
-    return Response(status, {name.lower(): value for name, value in headers}, body)
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        known = joined.get(name.lower())
+        joined[name.lower()] = value if known is None else f"{known}, {value}"
+    return Response(status, joined, body)
 
 
 def _raised(path: str, error: BaseException) -> DeliveryError:

@@ -71,6 +71,12 @@ class TopicSettings:
     throttle: float
     payload: str | Callable[[Any], Any] | None
     coalesce: bool
+    recovery: str | None
+
+    @property
+    def recovers(self) -> bool:
+        """Whether its streams have a next link, which shows what a client has missed."""
+        return self.recovery is not None and "stream" in self.rendered_routes
 
     @property
     def held_routes(self) -> dict[Hold, Route]:
@@ -138,7 +144,11 @@ _ROUTE_DEFAULTS: Mapping[str, Any] = {
     "keep_alive": 20,
     "public": False,
 }
-_TOPIC_DEFAULTS: Mapping[str, Any] = {"throttle": 1.0, "coalesce": True}
+_TOPIC_DEFAULTS: Mapping[str, Any] = {
+    "throttle": 1.0,
+    "coalesce": True,
+    "recovery": "next-link",
+}
 _TOPIC_ONLY = ("routes", "models", "payload")
 _GLOBAL_DEFAULTS: Mapping[str, Any] = {
     "origin": None,
@@ -222,6 +232,7 @@ class _Reader:
             throttle=values["throttle"],
             payload=self.attempt(f"{path}.payload", _payload, found.get("payload")),
             coalesce=values["coalesce"],
+            recovery=values["recovery"],
         )
         self.check_rendering(path, topic)
         self.check_params(path, topic)
@@ -585,6 +596,9 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "public": _boolean,
     "throttle": _seconds,
     "coalesce": _boolean,
+    "recovery": lambda found: (
+        found if found in ("next-link", None) else _expected('"next-link" or None', found)
+    ),
     "origin": lambda found: None if found is None else _http_url(found),
     "timeout": _some_seconds,
     "flush_timeout": _seconds,

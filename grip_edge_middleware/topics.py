@@ -73,6 +73,11 @@ class Topic:
     template: str = field(compare=False)
     params: tuple[tuple[str, str], ...] = field(compare=False, default=())
 
+    @property
+    def is_shortened(self) -> bool:
+        """Whether the name ends in a digest, so that the values cannot be read from it."""
+        return "%h" in self.name
+
 
 @dataclass(frozen=True, slots=True)
 class TopicTemplate:

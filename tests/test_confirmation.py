@@ -29,8 +29,47 @@ def test_a_purge_is_repeated_once_after_the_quiet_period() -> None:
 
     assert sim.store.next_due() == sim.clock() + 2.0
     sim.run_until_idle()
+    assert kinds(sim) == ["purge", "publish", "purge", "publish"]
+    assert sim.transport.log[2][1] == sim.transport.log[0][1]
+
+
+def test_a_marker_follows_the_purge_that_confirms() -> None:
+    """Who has the item before it is not disturbed, and who lacks that asks the next link."""
+    sim = simulation()
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    item, marker = sim.transport.items
+    assert marker == {
+        "channel": "counter-blue",
+        "id": f"{item['id']}.c",
+        "prev-id": item["id"],
+        "formats": {"http-stream": {"content": ""}},
+    }
+    assert sim.renderer.rendered == [("/counters/blue/", None)]
+
+
+def test_the_item_after_a_marker_follows_it() -> None:
+    sim = simulation()
+    sim.add(COUNTER, name="blue")
+    sim.run_until_idle()
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+
+    _, marker, item = sim.transport.items
+    assert item["prev-id"] == marker["id"]
+
+
+def test_without_recovery_a_purge_alone_confirms() -> None:
+    sim = simulation(topics={COUNTER: {**TOPICS[COUNTER], "recovery": None}})
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
     assert kinds(sim) == ["purge", "publish", "purge"]
     assert sim.transport.log[2][1] == sim.transport.log[0][1]
+    assert "prev-id" not in sim.transport.items[0]
 
 
 def test_the_quiet_period_begins_with_the_last_change() -> None:
@@ -42,7 +81,8 @@ def test_the_quiet_period_begins_with_the_last_change() -> None:
 
     sim.run_until_idle()
 
-    assert kinds(sim) == [*["purge", "publish"] * 10, "purge"]
+    assert kinds(sim) == ["purge", "publish"] * 11
+    assert [item["id"].endswith(".c") for item in sim.transport.items] == [False] * 10 + [True]
 
 
 def test_a_change_takes_the_place_of_a_confirmation_that_waits() -> None:
@@ -64,7 +104,8 @@ def test_confirmations_are_batched() -> None:
 
     sim.run_until_idle()
 
-    assert kinds(sim) == ["purge", "publish", "purge"]
+    assert kinds(sim) == ["purge", "publish", "purge", "publish"]
+    assert sorted(sim.transport.log[3][1]) == sorted(sim.transport.log[1][1])
 
 
 def test_a_confirmation_opens_no_window() -> None:
@@ -86,8 +127,22 @@ def test_a_confirmation_that_is_refused_is_tried_again() -> None:
 
     sim.run_until_idle()
 
-    assert kinds(sim) == ["purge", "publish", "purge", "purge", "purge"]
+    assert kinds(sim) == ["purge", "publish", "purge", "purge", "purge", "publish"]
     assert sim.store.next_due() is None
+
+
+def test_a_marker_that_is_refused_is_tried_again_as_it_was() -> None:
+    sim = simulation()
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+    sim.transport.script("pushpin", DOWN, DOWN)
+
+    sim.run_until_idle()
+
+    item, *markers = sim.transport.items
+    assert kinds(sim) == ["purge", "publish", "purge", *["publish"] * 3]
+    assert markers == [markers[0]] * 3
+    assert markers[0]["id"] == f"{item['id']}.c"
 
 
 def test_a_refused_confirmation_does_not_take_the_message_of_a_newer_change() -> None:

@@ -14,7 +14,10 @@ from grip_edge_middleware import GripEdge
 from tests.recording import DEADLINE_S, Answer, Recorded, RecordingServer, Simulation, acknowledge
 
 COUNTER = "counter-{name}"
-TOPICS: dict[str, Any] = {COUNTER: {"routes": ["/counters/<name>/"], "hold": "stream"}}
+TOPICS: dict[str, Any] = {
+    # No markers, whose time depends on the machine's.
+    COUNTER: {"routes": ["/counters/<name>/"], "hold": "stream", "recovery": None}
+}
 
 
 @pytest.fixture
@@ -233,6 +236,18 @@ def test_close_delivers_what_is_pending(server: RecordingServer, edges: list[Gri
     edge.close()
 
     assert contents(server, "counter-blue") == ["first", "last"]
+
+
+def test_close_confirms_without_the_quiet_period(
+    server: RecordingServer, edges: list[GripEdge]
+) -> None:
+    topics = {COUNTER: {**TOPICS[COUNTER], "recovery": "next-link"}}
+    edge = edge_for(server, edges, topics=topics, confirm_after=3600.0)
+    edge.publish(COUNTER, "1", name="blue")
+
+    edge.close()
+
+    assert contents(server, "counter-blue") == ["1", ""]
 
 
 def test_close_ends_the_thread_and_may_be_called_again(

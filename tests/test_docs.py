@@ -66,7 +66,7 @@ def test_readmes_headers_are_those_of_its_program(readme: dict[str, Any]) -> Non
 
     before, after = blocks("http")
     assert header_lines(plain) == before.splitlines()
-    assert header_lines(wrapped) == after.splitlines()
+    assert without_versions(header_lines(wrapped)) == without_versions(after.splitlines())
 
 
 def test_readmes_submit_and_publish_arrive(
@@ -82,6 +82,10 @@ def test_readmes_submit_and_publish_arrive(
 
 def header_lines(response: Any) -> list[str]:
     return [f"{name}: {value}" for name, value in response.headers]
+
+
+def without_versions(lines: list[str]) -> list[str]:
+    return [re.sub(r"prev-id=\d+", "prev-id=V", line) for line in lines]
 
 
 def test_readmes_mistakes_are_reported_so() -> None:

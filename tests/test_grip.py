@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grip_edge_middleware.grip import Proxy, build_item, hold_headers, parse_grip_url
+from grip_edge_middleware.grip import (
+    NEXT_LINK_TIMEOUT_S,
+    Proxy,
+    build_item,
+    hold_headers,
+    parse_grip_url,
+)
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.types import Headers, Hold
 
@@ -127,18 +133,25 @@ def test_a_proxy_shows_no_key() -> None:
     )
 
 
-# --- (hold, channels, keep-alive, headers) --------------------------------------------------------
+# --- (hold, channels, next link, keep-alive, headers) ---------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("hold", "channels", "keep_alive_s", "headers"),
+    ("hold", "channels", "link", "keep_alive_s", "headers"),
     [
-        ("response", ["a"], 0, [("Grip-Hold", "response"), ("Grip-Channel", "a")]),
-        ("response", ["a"], 20, [("Grip-Hold", "response"), ("Grip-Channel", "a")]),
-        ("stream", ["a", "b"], 0, [("Grip-Hold", "stream"), ("Grip-Channel", "a, b")]),
+        ("response", {"a": None}, "", 0, [("Grip-Hold", "response"), ("Grip-Channel", "a")]),
+        ("response", {"a": None}, "", 20, [("Grip-Hold", "response"), ("Grip-Channel", "a")]),
         (
             "stream",
-            ["a"],
+            {"a": None, "b": None},
+            "",
+            0,
+            [("Grip-Hold", "stream"), ("Grip-Channel", "a, b")],
+        ),
+        (
+            "stream",
+            {"a": None},
+            "",
             20,
             [
                 ("Grip-Hold", "stream"),
@@ -146,12 +159,24 @@ def test_a_proxy_shows_no_key() -> None:
                 ("Grip-Keep-Alive", r":\n\n; format=cstring; timeout=20"),
             ],
         ),
+        (
+            "stream",
+            {"a": "7", "b": "8.c"},
+            "/api/next/1",
+            20,
+            [
+                ("Grip-Hold", "stream"),
+                ("Grip-Channel", "a; prev-id=7, b; prev-id=8.c"),
+                ("Grip-Link", f"</api/next/1>; rel=next; timeout={NEXT_LINK_TIMEOUT_S}"),
+                ("Grip-Keep-Alive", r":\n\n; format=cstring; timeout=20"),
+            ],
+        ),
     ],
 )
 def test_a_hold_is_these_headers(
-    hold: Hold, channels: list[str], keep_alive_s: int, headers: Headers
+    hold: Hold, channels: dict[str, str | None], link: str, keep_alive_s: int, headers: Headers
 ) -> None:
-    assert hold_headers(hold, channels, keep_alive_s=keep_alive_s) == headers
+    assert hold_headers(hold, channels, next_link=link, keep_alive_s=keep_alive_s) == headers
 
 
 # --- (messages, formats) --------------------------------------------------------------------------
@@ -201,6 +226,17 @@ def test_a_message_is_published_in_the_format_of_its_hold(
 
     assert item == {"channel": "counter-blue", "id": "7", "formats": formats}
     assert json.loads(json.dumps(item)) == item
+
+
+def test_an_item_may_name_the_one_before_it() -> None:
+    item = build_item("c", {"stream": Response(200, {}, b"x")}, id="8", prev_id="7")
+
+    assert item == {
+        "channel": "c",
+        "id": "8",
+        "prev-id": "7",
+        "formats": {"http-stream": {"content": "x"}},
+    }
 
 
 @given(st.binary())

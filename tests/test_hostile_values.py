@@ -30,6 +30,7 @@ from grip_edge_middleware.policy import Policy
 from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers.fastly import FastlyPurger
 from grip_edge_middleware.purgers.varnish import VarnishPurger
+from grip_edge_middleware.render import ASGIRenderer, WSGIRenderer
 from grip_edge_middleware.settings import Settings
 from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.topics import MAX_NAME, Topic
@@ -63,10 +64,6 @@ GRIP_EDGE: dict[str, Any] = {
     },
 }
 SETTINGS = Settings.parse(GRIP_EDGE, {})
-
-
-def ignore(request: object) -> None:
-    """Attach to nothing."""
 
 
 POLICY = Policy(SETTINGS)
@@ -204,7 +201,7 @@ def get_asgi(app: Any, path: str) -> list[tuple[bytes, bytes]]:
 def response_to(value: str) -> dict[str, str]:
     """The headers of the page that shows a value."""
     headers = get_wsgi(
-        WSGIMiddleware(page, POLICY, MemoryStore(), attach=ignore),
+        WSGIMiddleware(page, POLICY, MemoryStore(), WSGIRenderer(page)),
         f"/counters/{quote(value, safe='')}",
     )
     assert len({name for name, _ in headers}) == len(headers)
@@ -290,13 +287,13 @@ def test_a_value_in_a_url_splits_no_header(value: str) -> None:
 @given(url_values)
 def test_wsgi_and_asgi_agree_on_every_value(value: str) -> None:
     path = f"/counters/{quote(value, safe='')}"
-    face = ASGIMiddleware(
-        asgi_page, POLICY, MemoryStore(), attach=lambda _: None, flush=lambda: True
-    )
+    store = MemoryStore()  # one for both, so that they say the same version
+    renderer = ASGIRenderer(asgi_page, timeout_s=5.0)
+    face = ASGIMiddleware(asgi_page, POLICY, store, renderer, flush=lambda: True)
 
     assert get_asgi(face, path) == [
         (name.lower().encode("ascii"), line.encode("ascii"))
-        for name, line in get_wsgi(WSGIMiddleware(page, POLICY, MemoryStore(), attach=ignore), path)
+        for name, line in get_wsgi(WSGIMiddleware(page, POLICY, store, WSGIRenderer(page)), path)
     ]
 
 
@@ -304,7 +301,7 @@ def test_wsgi_and_asgi_agree_on_every_value(value: str) -> None:
 def test_a_path_of_any_bytes_is_answered(path: bytes) -> None:
     headers = dict(
         get_wsgi(
-            WSGIMiddleware(page, POLICY, MemoryStore(), attach=ignore),
+            WSGIMiddleware(page, POLICY, MemoryStore(), WSGIRenderer(page)),
             f"/counters/{quote(path)}",
         )
     )

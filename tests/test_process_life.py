@@ -27,7 +27,9 @@ from grip_edge_middleware import GripEdge
 url = os.environ["RECORDING"]
 edge = GripEdge(settings={
     "grip_url": url, "cdn": url.replace("http", "varnish"), "throttle": 3600.0,
-    "topics": {"counter-{name}": {"routes": ["/counters/<name>/"], "hold": "stream"}},
+    "topics": {
+        "counter-{name}": {"routes": ["/counters/<name>/"], "hold": "stream", "recovery": None},
+    },
 })
 def save(name, value="1"):
     edge.publish("counter-{name}", value, name=name)

@@ -190,7 +190,7 @@ def test_a_wsgi_app_is_rendered_below_its_mount_point_for_a_stranger(
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [f"{environ['SCRIPT_NAME']} {environ['REMOTE_ADDR']}".encode()]
 
-    topics = {"counters": {"routes": ["/counters/"], "hold": "stream"}}
+    topics = {"counters": {"routes": ["/counters/"], "hold": "stream", "recovery": None}}
     with closing(GripEdge(settings={"grip_url": server.url, "topics": topics})) as edge:
         request = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "/api", "PATH_INFO": "/counters/"}
         edge.wsgi(app)({**request, "REMOTE_ADDR": "127.0.0.1"}, lambda *_: lambda _: None)

@@ -264,7 +264,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
             (
                 "zzz: unknown setting (known are accept, browser_ttl, cdn, coalesce, "
                 "confirm_after, edge_ttl, flush_timeout, grip_url, hold, keep_alive, key_budget, "
-                "max_pending, origin, public, replica_lag, "
+                "max_pending, origin, public, recovery, replica_lag, "
                 "stale_if_error, throttle, timeout, topics)"
             )
         ],
@@ -275,7 +275,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
             (
                 "5: unknown setting (known are accept, browser_ttl, cdn, coalesce, "
                 "confirm_after, edge_ttl, flush_timeout, grip_url, hold, keep_alive, key_budget, "
-                "max_pending, origin, public, replica_lag, "
+                "max_pending, origin, public, recovery, replica_lag, "
                 "stale_if_error, throttle, timeout, topics)"
             )
         ],
@@ -391,7 +391,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         [
             (
                 'topics["c-{name}"].cdn: unknown setting (known are accept, browser_ttl, coalesce, '
-                "edge_ttl, hold, keep_alive, models, payload, public, routes, "
+                "edge_ttl, hold, keep_alive, models, payload, public, recovery, routes, "
                 "stale_if_error, throttle)"
             )
         ],

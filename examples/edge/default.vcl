@@ -228,6 +228,9 @@ sub freshness {
 # ---------------------------------------------------------------------------------------------- responses
 
 sub vcl_deliver {
+    if (resp.status >= 500 && req.url ~ "/\.grip-edge/next/" && req.http.Grip-Last) {
+        return (synth(298, "Unchanged"));
+    }
     call show_the_cache;
     call hide_the_edge;
     if (!req.http.Grip-Sig || req.method == "HEAD") {
@@ -279,6 +282,18 @@ sub hide_grip {
     unset resp.http.Grip-Expose-Headers;
 }
 
+# The app cannot say what a held client has missed, and there is no copy of its answer. Else the GRIP proxy would
+# close the stream after half a minute; so it is told that nothing is new, and asks again soon.
+sub hold_on {
+    set resp.status = 200;
+    set resp.http.Content-Type = "text/event-stream";
+    set resp.http.Grip-Hold = "stream";
+    set resp.http.Grip-Channel = regsuball(req.http.Grip-Last, "; *last-id=", "; prev-id=");
+    set resp.http.Grip-Link = "<" + req.url + ">; rel=next; timeout=10";
+    set resp.body = "";
+    return (deliver);
+}
+
 # A stream that works without the app: for start scripts and health checks of Pushpin and this cache.
 sub hold_probe {
     set resp.status = 200;
@@ -294,6 +309,9 @@ sub hold_probe {
 }
 
 sub vcl_synth {
+    if (resp.status == 298) {
+        call hold_on;
+    }
     if (resp.status == 299) {
         call hold_probe;
     }

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
+from urllib.parse import quote
 
+from grip_edge_middleware.http import Response
 from grip_edge_middleware.middleware import current_notes
+from grip_edge_middleware.next_link import NextLink
 from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts
+from grip_edge_middleware.render import ASGIRenderer
 from grip_edge_middleware.stores import Gate
 from grip_edge_middleware.types import ASGIApp, Headers, Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
 
 
 class ASGIMiddleware:
     """Adds the policy's headers to the responses of `app`.
 
-    `attach` is called with the scope of each configured request and of the lifespan, on the loop
-    that serves the app. `flush` is called, in a thread, when the app shuts down.
+    `renderer` answers what a client has missed by calling the app as a stranger would. `flush` is
+    called, in a thread, when the app shuts down.
     """
 
     def __init__(
@@ -24,24 +31,30 @@ class ASGIMiddleware:
         app: ASGIApp,
         policy: Policy,
         gate: Gate,
+        renderer: ASGIRenderer,
         *,
-        attach: Callable[[Scope], None],
         flush: Callable[[], bool],
     ) -> None:
         self.app = app
         self.policy = policy
         self.gate = gate
-        self._attach = attach
+        self.renderer = renderer
         self._flush = flush
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app, with a `send` of ours on configured routes only."""
         if scope["type"] == "lifespan":
             return await self._lifespan(scope, receive, send)
-        plan = self.policy.match(_path(scope)) if scope["type"] == "http" else None
-        if plan is None:
+        if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        self._attach(scope)
+        path = _path(scope)
+        plan = self.policy.match(path)
+        if plan is None:
+            link = NextLink.read(self.policy, path, _value(scope, b"grip-last"))
+            if link is not None:
+                return await self._catch_up(link, scope, send)
+            return await self.app(scope, receive, send)
+        self.renderer.attach(scope)
         notes = Notes()
         token = current_notes.set(notes)
         try:
@@ -50,7 +63,7 @@ class ASGIMiddleware:
             current_notes.reset(token)
 
     def _with_headers(self, plan: Plan, notes: Notes, scope: Scope, send: Send) -> Send:
-        request = _facts(scope, self.gate)
+        request = self._facts(scope, plan)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -62,9 +75,41 @@ class ASGIMiddleware:
 
         return send_with_headers
 
+    def _facts(self, scope: Scope, plan: Plan) -> RequestFacts:
+        """Read what decides, before the app reads anything."""
+        return RequestFacts(
+            scope["method"],
+            _value(scope, b"accept"),
+            is_authorized=any(name == b"authorization" for name, _ in scope["headers"]),
+            has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
+            versions=self.gate.versions(plan.names),
+            mount=quote(scope.get("root_path", ""), errors="surrogatepass"),
+        )
+
+    async def _catch_up(self, link: NextLink, scope: Scope, send: Send) -> None:
+        self.renderer.attach(scope)
+        request = link.as_page(self._facts(scope, link.plan))
+        notes = Notes()
+        token = current_notes.set(notes)
+        try:
+            snapshots = [await self._snapshot(path, accept) for path, accept in link.routes]
+        finally:
+            current_notes.reset(token)
+        status, headers, body = link.answer(request, snapshots, notes)
+        start = {"type": "http.response.start", "status": status, "headers": _encode(headers)}
+        await send(start)
+        await send({"type": "http.response.body", "body": body})
+
+    async def _snapshot(self, path: str, accept: str | None) -> Response:
+        try:
+            return await self.renderer.respond(path, accept)
+        except Exception:  # the app's own, or of its rendering: the proxy asks again
+            logger.exception("GET %s cannot be rendered for a next link", path)
+            return Response(503)
+
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Flush before the app shuts down and after: uvicorn skips `atexit` on SIGTERM."""
-        self._attach(scope)
+        self.renderer.attach(scope)
         is_delivered = True
 
         async def flush_and_receive() -> Message:
@@ -83,20 +128,9 @@ class ASGIMiddleware:
         await self.app(scope, flush_and_receive, flush_and_send)
 
 
-def _facts(scope: Scope, gate: Gate) -> RequestFacts:
-    accept, is_authorized = [], False
-    for name, value in scope["headers"]:
-        if name == b"accept":
-            accept.append(value.decode("latin-1"))
-        elif name == b"authorization":
-            is_authorized = True
-    return RequestFacts(
-        scope["method"],
-        ", ".join(accept),
-        is_authorized=is_authorized,
-        # Read before the app reads anything.
-        has_changed=partial(gate.has_changed, since=gate.sequence()),
-    )
+def _value(scope: Scope, wanted: bytes) -> str:
+    """Return a request header, several lines as one."""
+    return ", ".join(value.decode("latin-1") for name, value in scope["headers"] if name == wanted)
 
 
 def _path(scope: Scope) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
+from grip_edge_middleware.errors import DeliveryError
+from grip_edge_middleware.http import Response
 from grip_edge_middleware.middleware import current_notes
-from grip_edge_middleware.policy import Notes, Policy, RequestFacts
+from grip_edge_middleware.next_link import NextLink
+from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts
+from grip_edge_middleware.render import WSGIRenderer
 from grip_edge_middleware.stores import Gate
 from grip_edge_middleware.types import Headers, StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -15,7 +21,7 @@ from grip_edge_middleware.types import Headers, StartResponse, WSGIApplication, 
 class WSGIMiddleware:
     """Adds the policy's headers to the responses of `app`.
 
-    `attach` is called with the environ of each configured request.
+    `renderer` answers what a client has missed by calling the app as a stranger would.
     """
 
     def __init__(
@@ -23,28 +29,25 @@ class WSGIMiddleware:
         app: WSGIApplication,
         policy: Policy,
         gate: Gate,
-        *,
-        attach: Callable[[WSGIEnvironment], None],
+        renderer: WSGIRenderer,
     ) -> None:
         self.app = app
         self.policy = policy
         self.gate = gate
-        self._attach = attach
+        self.renderer = renderer
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Call the app, with a `start_response` of ours on configured routes only."""
-        plan = self.policy.match(_path(environ))
+        path = _path(environ)
+        plan = self.policy.match(path)
         if plan is None:
+            link = NextLink.read(self.policy, path, environ.get("HTTP_GRIP_LAST", ""))
+            if link is not None:
+                return self._catch_up(link, environ, start_response)
             return self.app(environ, start_response)
-        self._attach(environ)
+        self.renderer.attach(environ)
         notes = Notes()
-        request = RequestFacts(
-            environ["REQUEST_METHOD"],
-            environ.get("HTTP_ACCEPT", ""),
-            is_authorized="HTTP_AUTHORIZATION" in environ,
-            # Read before the app reads anything.
-            has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
-        )
+        request = self._facts(environ, plan)
 
         def start_with_headers(status: str, headers: Headers, *exc_info: Any) -> Any:
             notes.is_closed = True
@@ -59,6 +62,38 @@ class WSGIMiddleware:
             # notes stay until the context's next request.
             if notes.is_closed:
                 current_notes.reset(token)
+
+    def _facts(self, environ: WSGIEnvironment, plan: Plan) -> RequestFacts:
+        """Read what decides, before the app reads anything."""
+        return RequestFacts(
+            environ["REQUEST_METHOD"],
+            environ.get("HTTP_ACCEPT", ""),
+            is_authorized="HTTP_AUTHORIZATION" in environ,
+            has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
+            versions=self.gate.versions(plan.names),
+            mount=quote(environ.get("SCRIPT_NAME", "").encode("latin-1")),
+        )
+
+    def _catch_up(
+        self, link: NextLink, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        self.renderer.attach(environ)
+        request = link.as_page(self._facts(environ, link.plan))
+        notes = Notes()
+        token = current_notes.set(notes)
+        try:
+            snapshots = [self._snapshot(path, accept) for path, accept in link.routes]
+        finally:
+            current_notes.reset(token)
+        status, headers, body = link.answer(request, snapshots, notes)
+        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+        return [body]
+
+    def _snapshot(self, path: str, accept: str | None) -> Response:
+        try:
+            return self.renderer.render(path, accept)
+        except DeliveryError:
+            return Response(503)
 
 
 def _path(environ: WSGIEnvironment) -> str:

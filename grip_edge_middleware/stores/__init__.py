@@ -19,9 +19,12 @@ from grip_edge_middleware.types import Hold
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One message to come: its version, and what it says unless the topic's routes say it."""
+    """One message to come: what it says, unless the topic's routes say it.
 
-    version: str
+    Its version is given to it when it is claimed for the first time, and stays.
+    """
+
+    version: str = ""
     message: Mapping[Hold, Response] | None = None
 
 
@@ -39,6 +42,8 @@ class Claim:
     failures: int = 0
     is_confirmation: bool = False
     """Sent once more after a quiet period; see `Store.release`."""
+    previous: str | None = None
+    """The version that was published before these, None if that is not known."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -55,6 +60,9 @@ class Gate(Protocol):
     def has_changed(self, keys: Iterable[str], since: int) -> bool:
         """Whether one of the keys changed after that number, or may not be seen by all reads."""
 
+    def versions(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the version of each topic: of what is read from now on, or of something older."""
+
 
 class Store(Gate, Protocol):
     """Keeps what was submitted until it is released. Times are monotonic seconds."""
@@ -67,6 +75,9 @@ class Store(Gate, Protocol):
 
     def claim(self, now: float, *, limit: int, everything: bool = False) -> list[Claim]:
         """Take what is due, at most `limit` topics, none of which is claimed.
+
+        From then on its version is the topic's: what is rendered after the purge that follows shows
+        it, and says so.
 
         `everything` does not wait for windows to end, but for confirmations.
         """

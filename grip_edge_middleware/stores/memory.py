@@ -5,12 +5,15 @@ from __future__ import annotations
 import heapq
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from threading import Lock
 
 from grip_edge_middleware.changes import Change
+from grip_edge_middleware.grip import CONFIRMED
+from grip_edge_middleware.http import Response
 from grip_edge_middleware.stores import Claim, Publication
 from grip_edge_middleware.stores.marks import Marks
 from grip_edge_middleware.throttle import due_at
@@ -63,6 +66,10 @@ class MemoryStore:
         # Names by due time, but for the claimed. An entry is void when its topic's time is another.
         self._heap: list[tuple[float, str]] = []
         self._window_ends: dict[str, float] = {}
+        # What is read from now on shows this version, and what was published last had that one.
+        self._versions: OrderedDict[str, str] = OrderedDict()
+        self._published: OrderedDict[str, str] = OrderedDict()
+        self._first_version = self._next_version()
         self._sweep_windows_at = 1_024
 
     def add(self, changes: Sequence[Change], now: float) -> int:
@@ -84,6 +91,8 @@ class MemoryStore:
             for claim in claims:
                 name = claim.topic.name
                 self._claimed.pop(name, None)
+                if claim.publications:
+                    self._note(self._published, name, claim.publications[-1].version)
                 if (newer := self._pending.get(name)) is not None:
                     self._schedule(newer.claim, newer.due)
                 elif self._confirm_after_s and not claim.is_confirmation:
@@ -123,11 +132,15 @@ class MemoryStore:
         with self._lock:
             return self._marks.has_changed(keys, since, self._clock())
 
+    def versions(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the version of each topic: of what is read from now on, or of something older."""
+        with self._lock:
+            return {name: self._versions.get(name, self._first_version) for name in names}
+
     def _add(self, change: Change, now: float) -> bool:
         name = change.topic.name
         due = due_at(now, self._window_ends.get(name))
-        publication = Publication(self._next_version(), change.message)
-        claim = Claim(change.topic, change.settings, (publication,))
+        claim = Claim(change.topic, change.settings, (Publication(message=change.message),))
         known = self._pending.get(name)
         if known is not None:
             waiting = len(known.claim.publications) + self._claimed.get(name, 0)
@@ -169,13 +182,44 @@ class MemoryStore:
     def _take(self, name: str, now: float) -> Claim:
         if name not in self._pending:
             self._claimed[name] = 0
-            return self._confirmations.pop(name).claim
-        claim = self._pending.pop(name).claim
+            return self._confirmed(self._confirmations.pop(name).claim)
+        claim = self._versioned(self._pending.pop(name).claim)
         self._claimed[name] = len(claim.publications)
         self._window_ends[name] = now + claim.settings.throttle
         if len(self._window_ends) > self._sweep_windows_at:
             self._sweep_windows(now)
         return claim
+
+    def _versioned(self, claim: Claim) -> Claim:
+        name = claim.topic.name
+        publications = tuple(
+            replace(publication, version=publication.version or self._next_version())
+            for publication in claim.publications
+        )
+        previous = self._published.get(name, self._first_version)
+        self._note(self._versions, name, publications[-1].version)
+        return replace(claim, publications=publications, previous=previous)
+
+    def _confirmed(self, claim: Claim) -> Claim:
+        """Give a confirmation its marker: an empty item that only says which version is the last.
+
+        Who has that version moves on without a word, who does not asks the next link.
+        """
+        name = claim.topic.name
+        if not claim.settings.recovers or claim.publications:
+            return claim
+        version = self._versions.get(name, self._first_version)
+        marker = Publication(version + CONFIRMED, {"stream": Response(200)})
+        self._note(self._versions, name, marker.version)
+        previous = self._published.get(name, self._first_version)
+        return replace(claim, publications=(marker,), previous=previous)
+
+    def _note(self, versions: OrderedDict[str, str], name: str, version: str) -> None:
+        versions[name] = version
+        versions.move_to_end(name)
+        if len(versions) > self._max_pending:
+            # Whoever has it asks the next link once more than needed.
+            versions.popitem(last=False)
 
     def _sweep_windows(self, now: float) -> None:
         """Drop windows that have ended; amortised, since the next sweep waits for twice as many."""

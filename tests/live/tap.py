@@ -35,6 +35,8 @@ class Tap:
         self.passages: list[Passage] = []
         self.is_broken = False
         """Answers 500 and passes nothing on."""
+        self.swallows = False
+        """Acknowledges everything and passes nothing on."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, target_port))
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
@@ -69,6 +71,12 @@ def _handler(tap: Tap, target_port: int) -> type[BaseHTTPRequestHandler]:
             headers = {n: v for n, v in self.headers.items() if n.lower() in PASSED_ON}
             if tap.is_broken:
                 self.send_error(500)
+                return
+            if tap.swallows:
+                self.send_response(200)
+                self.send_header("Grip-Edge-Purged", "0")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
             try:
                 response, answer = pass_on(target_port, self.command, self.path, body, headers)

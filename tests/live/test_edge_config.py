@@ -615,3 +615,60 @@ def test_websocket_is_piped(edge: Edge, origin: Origin) -> None:
             assert backend.recv(4) == b"ping"
             for line in upgrade.splitlines():
                 assert line.lower() in head.lower()
+
+
+class TestNextLinks:
+    """What a GRIP proxy is told at a next link: clients that are held must stay so."""
+
+    URL = "/.grip-edge/next/3"
+
+    def ask(self, edge: Edge, last: str, headers: Headers = SIGNED) -> Reply:
+        return request(edge.cache_url + self.URL, [*pairs(headers), ("Grip-Last", last)])
+
+    def test_each_client_gets_the_answer_to_what_it_has(self, edge: Edge, origin: Origin) -> None:
+        page = origin.page(self.URL, {**held("two-clients"), "Vary": "Grip-Last"})
+
+        replies = [self.ask(edge, f"c; last-id={last}") for last in ("1", "2", "1", "2")]
+
+        assert [reply.headers["X-Cache"] for reply in replies] == ["MISS", "MISS", "HIT", "HIT"]
+        assert [r["HTTP_GRIP_LAST"] for r in page.requests] == ["c; last-id=1", "c; last-id=2"]
+
+    def test_without_the_app_and_a_copy_nothing_is_new(self, edge: Edge, origin: Origin) -> None:
+        origin.stop()
+
+        reply = self.ask(edge, "gone; last-id=7, other; last-id=8.c")
+
+        origin.start()
+        assert (reply.status, reply.body) == (200, b"")
+        assert reply.headers["Grip-Hold"] == "stream"
+        assert reply.headers["Grip-Channel"] == "gone; prev-id=7, other; prev-id=8.c"
+        assert reply.headers["Grip-Link"] == f"<{self.URL}>; rel=next; timeout=10"
+
+    def test_with_a_copy_the_copy_is_shown(self, edge: Edge, origin: Origin) -> None:
+        origin.page(self.URL, {**held("copied"), "Vary": "Grip-Last"})
+        first = self.ask(edge, "copied; last-id=1")
+        purge(edge, "copied")
+        origin.stop()
+
+        reply = self.ask(edge, "copied; last-id=1")
+
+        origin.start()
+        assert (reply.status, reply.headers["X-Cache"]) == (200, "STALE")
+        assert reply.body == first.body
+
+    @pytest.mark.parametrize("status", ["500 Error", "503 Error"])
+    def test_an_app_that_fails_closes_no_stream(
+        self, edge: Edge, origin: Origin, status: str
+    ) -> None:
+        origin.page(self.URL, [], status)
+
+        reply = self.ask(edge, f"failing-{status[:3]}; last-id=1")
+
+        assert (reply.status, reply.headers["Grip-Hold"]) == (200, "stream")
+
+    def test_a_stranger_is_not_believed(self, edge: Edge, origin: Origin) -> None:
+        page = origin.page(self.URL, held("strangers"))
+
+        self.ask(edge, "strangers; last-id=1", headers=())
+
+        assert "HTTP_GRIP_LAST" not in page.requests[0]

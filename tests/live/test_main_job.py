@@ -239,7 +239,8 @@ def test_no_publish_before_the_acknowledged_purge_in_1000_changes(edge: Edge) ->
                 previous <= purge.arrived and purge.answered <= publish
                 for purge in purges.with_name(name)
             )
-        assert item_of(published[-1], name)["http-stream"]["content"] == "20"
+        contents = [item_of(publish, name)["http-stream"]["content"] for publish in published]
+        assert [content for content in contents if content][-1] == "20"  # else a marker
     print(
         f"\n1,000 changes of 50 topics: {len(purges.passages)} purges, "
         f"{len(publishes.passages)} publishes, none out of order"

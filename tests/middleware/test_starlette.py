@@ -99,7 +99,7 @@ def test_a_stack_keeps_body_headers_and_tags(
     response = client.get(f"/counters/{path}/")
 
     assert response.text == BODY * (3 if path == "stream" else 1)
-    assert response.headers["grip-channel"] == f"counter-{path}"
+    assert response.headers["grip-channel"].partition(";")[0] == f"counter-{path}"
     assert {f"counter-{path}", key} - {""} <= set(response.headers["surrogate-key"].split())
     assert ("content-encoding" in response.headers) == ("gzip" in stack or stack == "all around")
 
@@ -111,7 +111,7 @@ def test_settings_may_be_given_in_the_stack(make: Any) -> None:
 
     response = TestClient(app).get("/counters/blue/")
 
-    assert response.headers["grip-channel"] == "counter-blue"
+    assert response.headers["grip-channel"].partition(";")[0] == "counter-blue"
 
 
 def test_fastapi_endpoints_of_both_kinds_tag(edge: GripEdge) -> None:
@@ -139,7 +139,7 @@ def test_a_mounted_app_has_its_own_routes(edge: GripEdge) -> None:
 
     response = TestClient(app).get("/api/counters/async/")
 
-    assert response.headers["grip-channel"] == "counter-async"
+    assert response.headers["grip-channel"].partition(";")[0] == "counter-async"
 
 
 def test_an_exception_is_answered_by_starlette(edge: GripEdge) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -60,6 +61,11 @@ class Server:
         return [v for n, v in self.starts[-1][1] if n.lower() == name]
 
     @property
+    def channels(self) -> list[str]:
+        entries = [entry for value in self.all("grip-channel") for entry in value.split(", ")]
+        return [entry.partition(";")[0] for entry in entries]
+
+    @property
     def keys(self) -> list[str]:
         return [key for value in self.all("surrogate-key") for key in value.split()]
 
@@ -88,7 +94,9 @@ def test_both_sides_keep_to_wsgi(edge: GripEdge) -> None:
     served = valid(edge, plain)
 
     assert served.read() == b"body"
-    assert (served.all("grip-channel"), served.keys[0]) == (["counter-blue"], "counter-blue")
+    [channel] = served.all("grip-channel")
+    assert re.fullmatch(r"counter-blue; prev-id=\d+", channel)
+    assert served.keys[0] == "counter-blue"
 
 
 def test_a_generator_is_passed_on_unread(edge: GripEdge) -> None:
@@ -284,7 +292,7 @@ def test_any_other_path_passes(edge: GripEdge, path: str) -> None:
 def test_a_path_that_is_not_ascii_names_its_topic(edge: GripEdge) -> None:
     served = answer(edge, plain, path="/counters/blüe/".encode().decode("latin-1"))
 
-    assert served.all("grip-channel") == ["counter-bl%C3%BCe"]
+    assert served.channels == ["counter-bl%C3%BCe"]
 
 
 def test_a_hostile_path_splits_no_header(edge: GripEdge) -> None:
@@ -292,7 +300,7 @@ def test_a_hostile_path_splits_no_header(edge: GripEdge) -> None:
 
     values = [value for _, value in served.starts[0][1]]
     assert not any("\r" in value or "\n" in value for value in values)
-    assert served.all("grip-channel") == ["counter-a%2Cb%3Bc%20d%0D%0ASet-Cookie%3A%20x"]
+    assert served.channels == ["counter-a%2Cb%3Bc%20d%0D%0ASet-Cookie%3A%20x"]
 
 
 # --- in views ---------------------------------------------------------------------------------
