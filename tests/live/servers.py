@@ -77,7 +77,8 @@ def is_listening(port: int) -> bool:
 def wait_until_reached(url: str, timeout_s: float = 20.0) -> None:
     """Wait until Varnish asks the app again: not in the quarter of a second after a refusal."""
     deadline = time.monotonic() + timeout_s
-    while request(url).status == 503:
+    # Never from the cache, which would say nothing of the app.
+    while request(f"{url}?{time.monotonic_ns()}").status == 503:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{url} is not answered by the app")
 
