@@ -195,3 +195,16 @@ def test_a_port_that_is_none_is_a_settings_error(setting: str, port: str) -> Non
 
     with pytest.raises(SettingsError):
         GripEdge(settings=settings, environ={}).close()
+
+
+def test_an_edge_that_listens_to_models_may_be_closed_twice() -> None:
+    class Counter:
+        name = "blue"
+
+    topics = {"counter-{name}": {"routes": ["/counters/<name>/"], "models": [Counter]}}
+    edge = GripEdge(settings={"topics": topics})
+
+    edge.close()
+    edge.close()
+
+    assert edge.health()["pending"] == 0

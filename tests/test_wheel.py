@@ -36,7 +36,7 @@ environ["SCRIPT_NAME"] = ""
 body = edge.wsgi(app)(environ, lambda status, headers, *_: started.extend(headers))
 assert b"".join(body) == b"body"
 body.close()
-assert ("Grip-Channel", "counter-blue") in started, started
+assert dict(started)["Grip-Channel"].startswith("counter-blue; prev-id="), started
 print(package.__version__, package.__file__)
 """
 

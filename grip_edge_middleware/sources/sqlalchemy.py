@@ -58,8 +58,9 @@ class SQLAlchemySource:
 
     def disconnect(self) -> None:
         """Stop listening. Engines stay wrapped, with nothing to note any more."""
-        event.remove(Session, "before_flush", self._before_flush)
-        event.remove(Session, "after_flush", self._after_flush)
+        if event.contains(Session, "after_flush", self._after_flush):
+            event.remove(Session, "before_flush", self._before_flush)
+            event.remove(Session, "after_flush", self._after_flush)
 
     def _check(self, kind: type) -> None:
         self._checked.add(kind)
