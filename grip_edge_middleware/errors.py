@@ -44,20 +44,12 @@ class TopicError(GripEdgeError, LookupError):
 class DeliveryError(GripEdgeError):
     """A purge or a publish that was not acknowledged.
 
-    `retry_after_s` is what the target asked for, in seconds. `is_final` says that sending the
-    same request again cannot succeed (the target understood it and refused its content).
+    `is_final` says that sending the same request again cannot succeed: the target understood it
+    and refused its content.
     """
 
-    def __init__(
-        self,
-        target: str,
-        reason: str,
-        *,
-        retry_after_s: float | None = None,
-        is_final: bool = False,
-    ) -> None:
+    def __init__(self, target: str, reason: str, *, is_final: bool = False) -> None:
         self.target = target
         self.reason = reason
-        self.retry_after_s = retry_after_s
         self.is_final = is_final
         super().__init__(f"{target}: {reason}")

@@ -184,3 +184,22 @@ def test_no_confirmation_is_sent_if_none_is_wanted() -> None:
     sim.run_until_idle()
 
     assert kinds(sim) == ["purge", "publish"]
+
+
+def test_while_replicas_lag_no_page_says_the_new_version() -> None:
+    sim = simulation(replica_lag=5.0)
+    [first] = sim.store.versions(["counter-blue"]).values()
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+
+    assert sim.store.versions(["counter-blue"]) == {"counter-blue": first}
+    sim.clock.now += 5.0
+    assert sim.store.versions(["counter-blue"])["counter-blue"] > first
+
+
+def test_a_confirmation_waits_until_replicas_have_caught_up() -> None:
+    sim = simulation(replica_lag=5.0)
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+
+    assert sim.store.next_due() == sim.clock() + 5.0

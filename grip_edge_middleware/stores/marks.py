@@ -21,7 +21,7 @@ class Marks:
     """
 
     def __init__(self, *, lag_s: float = 0.0) -> None:
-        self._lag_s = lag_s
+        self.lag_s = lag_s
         self._sequence = 0
         self._forgotten = 0
         # In the order of their marking: the oldest first.
@@ -45,15 +45,20 @@ class Marks:
         if since < self._forgotten:
             return True
         return any(
-            mark is not None and (mark[0] > since or now - mark[1] < self._lag_s)
-            for mark in map(self._marks.get, keys)
+            (key in self._marks and self._marks[key][0] > since) or self.is_lagging(key, now)
+            for key in keys
         )
+
+    def is_lagging(self, key: str, now: float) -> bool:
+        """Whether a replica may still show what was there before the key's last change."""
+        mark = self._marks.get(key)
+        return mark is not None and now - mark[1] < self.lag_s
 
     def __len__(self) -> int:
         return len(self._marks)
 
     def _forget(self, now: float) -> None:
-        oldest = now - KEPT_S - self._lag_s
+        oldest = now - KEPT_S - self.lag_s
         while self._marks:
             key, (sequence, at) = next(iter(self._marks.items()))
             if at >= oldest:

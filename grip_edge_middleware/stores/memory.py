@@ -97,7 +97,8 @@ class MemoryStore:
                     self._schedule(newer.claim, newer.due)
                 elif self._confirm_after_s and not claim.is_confirmation:
                     confirmation = Claim(claim.topic, claim.settings, (), is_confirmation=True)
-                    self._confirm(confirmation, now + self._confirm_after_s)
+                    wait_s = max(self._confirm_after_s, self._marks.lag_s)
+                    self._confirm(confirmation, now + wait_s)
 
     def postpone(self, claim: Claim, due: float) -> None:
         """Put a claim back, before what came after it."""
@@ -135,7 +136,14 @@ class MemoryStore:
     def versions(self, names: Iterable[str]) -> dict[str, str]:
         """Return the version of each topic: of what is read from now on, or of something older."""
         with self._lock:
-            return {name: self._versions.get(name, self._first_version) for name in names}
+            now = self._clock()
+            return {
+                # A replica may show less than the version: who is told so would miss the rest.
+                name: self._first_version
+                if self._marks.is_lagging(name, now)
+                else self._versions.get(name, self._first_version)
+                for name in names
+            }
 
     def _add(self, change: Change, now: float) -> bool:
         name = change.topic.name
