@@ -1,5 +1,6 @@
 # make demo      the Flask example behind Pushpin and Varnish (APP=starlette for the other)
 # make test      linters, types and every test, live ones included
+# make lab       the race laboratory: longer runs on the real edge, which print their tables
 # make clean     remove what these made
 #
 # Each sets up what it needs: a virtual environment, and the Debian packages where it may install them.
@@ -8,13 +9,17 @@ PYTHON ?= python3
 APP ?= flask
 BIN := .venv/bin
 
-.PHONY: demo test lint clean system
+.PHONY: demo test lab lint clean system
 
 demo: .venv/.ready system
 	@$(BIN)/python examples/demo.py $(APP)
 
 test: lint system
 	$(BIN)/python -m pytest
+
+# ONLY=name picks one, as pytest's -k does.
+lab: .venv/.ready system
+	$(BIN)/python -m pytest -m lab -s $(if $(ONLY),-k "$(ONLY)") tests/live
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
