@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from grip_edge_middleware.errors import DeliveryError
-from grip_edge_middleware.grip import build_item
+from grip_edge_middleware.grip import build_item, build_marker
 from grip_edge_middleware.http import Request, Response
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.publisher import Publisher
@@ -235,12 +235,9 @@ class Delivery:
         items = []
         try:
             for publication in claim.publications:
-                if messages := self._messages(claim, publication):
-                    version = publication.version
-                    items.append(
-                        build_item(claim.topic.name, messages, id=version, prev_id=previous)
-                    )
-                    previous = version if claim.settings.recovers else None
+                if (item := self._item(claim, publication, previous)) is not None:
+                    items.append(item)
+                    previous = publication.version if claim.settings.recovers else None
             return items
         except DeliveryError as error:
             self._postpone_render(parcel, error)
@@ -249,6 +246,17 @@ class Delivery:
             logger.exception("%s cannot be published", claim.topic.name)
             self._postpone_render(parcel, DeliveryError(RENDER, repr(error)))
         return None
+
+    def _item(
+        self, claim: Claim, publication: Publication, previous: str | None
+    ) -> dict[str, Any] | None:
+        channel, version = claim.topic.name, publication.version
+        if publication.is_marker:
+            if previous is None:
+                return None  # everybody would ask
+            return build_marker(channel, claim.settings.held_routes, id=version, prev_id=previous)
+        messages = self._messages(claim, publication)
+        return build_item(channel, messages, id=version, prev_id=previous) if messages else None
 
     def _messages(self, claim: Claim, publication: Publication) -> dict[Hold, Response]:
         """Return the message for each kind of hold that the topic has."""
@@ -334,7 +342,9 @@ class Delivery:
 
 def _has_something_to_say(claim: Claim) -> bool:
     """Whether a topic is published at all, rather than only cached and purged."""
-    return bool(claim.settings.rendered_routes) or any(p.message for p in claim.publications)
+    return bool(claim.settings.rendered_routes) or any(
+        p.message or p.is_marker for p in claim.publications
+    )
 
 
 def _jitter() -> float:

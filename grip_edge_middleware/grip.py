@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -30,6 +30,8 @@ NEXT_LINK = "/.grip-edge/next/"
 NEXT_LINKS = 8
 # The end of a version that confirms another: what it shows is the same.
 CONFIRMED = ".c"
+# A channel of nobody: `%n` never arises from escaping.
+NOBODY = "%nobody"
 # A backstop: who missed something is told by the next item or the confirmation. When it ends, all
 # idle clients ask together.
 NEXT_LINK_TIMEOUT_S = 600
@@ -104,22 +106,50 @@ def _check_base64(name: str, value: str) -> None:
         raise ValueError(f"{name} says base64: and is not valid base64") from None
 
 
-def hold_headers(
-    hold: Hold, channels: Mapping[str, str | None], *, next_link: str = "", keep_alive_s: int = 0
+def stream_headers(
+    channels: Mapping[str, str | None], *, next_link: str = "", keep_alive_s: int = 0
 ) -> Headers:
-    """Return the headers that make a GRIP proxy keep the response open on these channels.
+    """Return the headers that make a GRIP proxy stream on with what is published.
 
     `channels` gives the version that the response shows of each, or None where nobody asks: a proxy
     closes a stream with a version and no `next_link`. `keep_alive_s` sends an event-stream comment
     after that many idle seconds; 0 sends none.
     """
-    named = [n if v is None else f"{n}; prev-id={v}" for n, v in channels.items()]
-    headers = [("Grip-Hold", hold), ("Grip-Channel", ", ".join(named))]
+    headers = [("Grip-Hold", "stream"), ("Grip-Channel", _channels(channels))]
     if next_link:
         headers.append(("Grip-Link", f"<{next_link}>; rel=next; timeout={NEXT_LINK_TIMEOUT_S}"))
-    if hold == "stream" and keep_alive_s:
+    if keep_alive_s:
         headers.append(("Grip-Keep-Alive", rf":\n\n; format=cstring; timeout={keep_alive_s}"))
     return headers
+
+
+def long_poll_headers(channels: Mapping[str, str | None], *, timeout_s: int) -> Headers:
+    """Return the headers that make a GRIP proxy answer with what is published next.
+
+    Until `timeout_s` have passed: then the client gets the held response itself. A channel with a
+    version has the filter that keeps its markers silent.
+    """
+    return [
+        ("Grip-Hold", "response"),
+        ("Grip-Channel", _channels(channels, "; filter=require-sub")),
+        ("Grip-Timeout", str(timeout_s)),
+    ]
+
+
+def _channels(channels: Mapping[str, str | None], also: str = "") -> str:
+    named = (n if v is None else f"{n}; prev-id={v}{also}" for n, v in channels.items())
+    return ", ".join(named)
+
+
+def etag(versions: Iterable[str]) -> str:
+    """Return the entity tag of a response that shows these versions of its topics."""
+    shown = "-".join(shown_by(version) for version in versions)
+    return f'"{shown}"'
+
+
+def shown_by(version: str) -> str:
+    """Return the version of what a version shows: a confirmation shows what it confirms."""
+    return version.removesuffix(CONFIRMED)
 
 
 def next_link(names: Iterable[str], mount: str = "") -> str:
@@ -158,21 +188,44 @@ def build_item(
     A proxy drops an item whose `id` it has had in the last minute, so a retry is harmless. A client
     that does not have `prev_id` asks its next link instead.
     """
-    formats = [_FORMATS[hold](message) for hold, message in messages.items()]
-    item: dict[str, Any] = Item(formats, id=id, prev_id=prev_id).export(formats_field=True)
+    formats = [_FORMATS[hold](message, id) for hold, message in messages.items()]
+    return _item(channel, formats, id, prev_id)
+
+
+def build_marker(
+    channel: str,
+    holds: Collection[Hold],
+    *,
+    id: str,  # noqa: A002 - GRIP's name
+    prev_id: str,
+) -> dict[str, Any]:
+    """Return an item that says nothing to who has `prev_id`, and has the others ask what they miss.
+
+    A stream gets no bytes. A long-poll goes on, since it has the filter `require-sub` and nobody
+    subscribes to what the marker requires; where a proxy has no such filter, it ends as unchanged.
+    """
+    marker = _item(channel, [_MARKERS[hold] for hold in holds], id, prev_id)
+    return marker | {"meta": {"require_sub": NOBODY}} if "response" in holds else marker
+
+
+def _item(channel: str, formats: list[Any], version: str, prev_id: str | None) -> dict[str, Any]:
+    item: dict[str, Any] = Item(formats, id=version, prev_id=prev_id).export(formats_field=True)
     return {"channel": channel, **item}
 
 
-def _stream_format(message: Response) -> HttpStreamFormat:
+def _stream_format(message: Response, version: str) -> HttpStreamFormat:
     # What is gone has nothing more to say; a client that reconnects gets the app's own answer.
     if message.status != 200:
         return HttpStreamFormat(close=True)
     return HttpStreamFormat(content=message.body)
 
 
-def _response_format(message: Response) -> HttpResponseFormat:
-    headers = {n.title(): v for n, v in message.headers.items() if n in _RESPONSE_HEADERS}
+def _response_format(message: Response, version: str) -> HttpResponseFormat:
+    # Always a tag: else the client would take the old one for that of the new response.
+    headers = {"Etag": etag([version])}
+    headers |= {n.title(): v for n, v in message.headers.items() if n in _RESPONSE_HEADERS}
     return HttpResponseFormat(code=message.status, headers=headers, body=message.body)
 
 
 _FORMATS = {"stream": _stream_format, "response": _response_format}
+_MARKERS = {"stream": HttpStreamFormat(content=""), "response": HttpResponseFormat(code=304)}

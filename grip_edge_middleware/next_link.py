@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from grip_edge_middleware.grip import CONFIRMED, NEXT_LINK, parse_grip_last
+from grip_edge_middleware.grip import NEXT_LINK, parse_grip_last, shown_by
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts, Shown
 from grip_edge_middleware.types import Headers
@@ -84,8 +84,7 @@ class NextLink:
 
     def _lags(self, shown: Shown, request: RequestFacts) -> bool:
         name = shown.topic.name
-        has = self.seen[name].removesuffix(CONFIRMED)
-        return has != request.versions[name].removesuffix(CONFIRMED)
+        return shown_by(self.seen[name]) != shown_by(request.versions[name])
 
 
 def _for_caches(snapshot: Response) -> Headers:

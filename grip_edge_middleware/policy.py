@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from grip_edge_middleware.grip import MAX_CHANNELS, hold_headers, next_link
+from grip_edge_middleware.grip import (
+    MAX_CHANNELS,
+    etag,
+    long_poll_headers,
+    next_link,
+    stream_headers,
+)
 from grip_edge_middleware.routing import Matcher
 from grip_edge_middleware.settings import MAX_SECONDS, Route, Settings, TopicSettings
 from grip_edge_middleware.surrogate import build_keys, parse_keys
@@ -46,6 +52,7 @@ class RequestFacts:
 
     method: str
     accept: str = ""
+    if_none_match: str = ""
     is_authorized: bool = False
     has_changed: Callable[[Iterable[str]], bool] = lambda keys: False
     """Whether one of these surrogate keys changed since the request began."""
@@ -71,6 +78,7 @@ class Shown:
     topic: Topic
     route: Route
     recovers: bool
+    """Whether who missed a message can be shown what it said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +100,16 @@ class Plan:
         """Return the headers with which the app's response leaves."""
         if request.method not in ("GET", "HEAD"):
             return headers
+        held = self._held(request, headers, notes)
+        if status == 304 and _is_polled(held):
+            return headers + self._long_poll(request, held)
         if status != 200:
             return self._tag_other_status(request, status, headers, notes)
         headers = _vary_on_accept(headers) if self._depends_on_accept() else headers
-        return self._cache(request, headers, notes) + self._hold(request, headers, notes)
+        if not _is_polled(held):
+            return self._cache(request, headers, notes) + self._stream(request, headers, held)
+        headers = self._with_etag(request, headers)
+        return self._cache(request, headers, notes) + self._answer_poll(request, headers, held)
 
     def _tag_other_status(
         self, request: RequestFacts, status: int, headers: Headers, notes: Notes
@@ -150,26 +164,43 @@ class Plan:
         yield from notes.keys
         yield from parse_keys(value for name, value in headers if name.lower() == "surrogate-key")
 
-    def _hold(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
+    def _held(self, request: RequestFacts, headers: Headers, notes: Notes) -> list[Shown]:
+        """Return what the response is held for, all in the same way; nothing if it is not held."""
         if request.method != "GET" or notes.declines_hold or _has(headers, "grip-hold"):
             return []
         held = [shown for shown in self.shown if _is_held(shown.route, request.accept)]
+        return [shown for shown in held if shown.route.hold == _hold_of(held)]
+
+    def _stream(self, request: RequestFacts, headers: Headers, held: list[Shown]) -> Headers:
         if not held:
             return []
-        hold = _hold_of(held)
-        alike = [shown for shown in held if shown.route.hold == hold]
-        names = list(dict.fromkeys(shown.topic.name for shown in alike))[:MAX_CHANNELS]
-        # The answer to a next link takes the page's place, so it must know all of its topics.
-        if hold == "stream" and all(shown.recovers for shown in alike):
-            channels: dict[str, str | None] = {name: request.versions.get(name) for name in names}
-        else:
-            channels = dict.fromkeys(names)
-        link = next_link(names, request.mount) if None not in channels.values() else ""
-        keep_alive_s = min(shown.route.keep_alive for shown in alike)
+        channels = _channels(request, held)
+        link = next_link(channels, request.mount) if None not in channels.values() else ""
+        keep_alive_s = min(shown.route.keep_alive for shown in held)
         is_event_stream = _value(headers, "content-type").lower().startswith("text/event-stream")
-        return hold_headers(
-            hold, channels, next_link=link, keep_alive_s=keep_alive_s if is_event_stream else 0
+        return stream_headers(
+            channels, next_link=link, keep_alive_s=keep_alive_s if is_event_stream else 0
         )
+
+    def _answer_poll(self, request: RequestFacts, headers: Headers, held: list[Shown]) -> Headers:
+        """Hold who has this response already, and nobody else."""
+        hold = self._long_poll(request, held)
+        if self.is_purgeable:
+            # The cache keeps one copy for all, and compares it with what each of them has.
+            return hold
+        tag = _value(headers, "etag").removeprefix("W/")
+        has_it = tag != "" and tag in request.if_none_match
+        return [*hold, ("Grip-Status", "304")] if has_it else []
+
+    def _long_poll(self, request: RequestFacts, held: list[Shown]) -> Headers:
+        timeout_s = min(shown.route.hold_timeout for shown in held)
+        return long_poll_headers(_channels(request, held), timeout_s=timeout_s)
+
+    def _with_etag(self, request: RequestFacts, headers: Headers) -> Headers:
+        """Unless the app has a tag of its own, it is the versions of what the response shows."""
+        if _has(headers, "etag"):
+            return headers
+        return [*headers, ("ETag", etag(request.versions[name] for name in self.names))]
 
     def _depends_on_accept(self) -> bool:
         return any(shown.route.accept for shown in self.shown)
@@ -207,7 +238,7 @@ class Policy:
         shown = []
         for name in names:
             found = find_topic(self._settings.topics, name)
-            if found is None or not found[0].recovers:
+            if found is None or not found[0].can_recover("stream"):
                 return None
             settings, topic = found
             shown.append(_shown(settings, topic, settings.rendered_routes["stream"]))
@@ -228,7 +259,10 @@ class Policy:
 
 
 def _shown(settings: TopicSettings, topic: Topic, route: Route) -> Shown:
-    return Shown(topic, route, recovers=settings.recovers and not topic.is_shortened)
+    # A next link reads the topic's values from its name; a long-poll is asked again as it was.
+    recovers = route.hold is not None and settings.can_recover(route.hold)
+    is_readable = route.hold == "response" or not topic.is_shortened
+    return Shown(topic, route, recovers and is_readable)
 
 
 def find_topic(topics: Iterable[TopicSettings], name: str) -> tuple[TopicSettings, Topic] | None:
@@ -239,6 +273,17 @@ def find_topic(topics: Iterable[TopicSettings], name: str) -> tuple[TopicSetting
             if topic is not None:
                 return settings, topic
     return None
+
+
+def _is_polled(held: list[Shown]) -> bool:
+    return bool(held) and held[0].route.hold == "response"
+
+
+def _channels(request: RequestFacts, held: list[Shown]) -> dict[str, str | None]:
+    """Return the version of each channel; of none, if one of them cannot recover."""
+    names = list(dict.fromkeys(shown.topic.name for shown in held))[:MAX_CHANNELS]
+    versions = request.versions if all(shown.recovers for shown in held) else {}
+    return {name: versions.get(name) for name in names}
 
 
 def _is_held(route: Route, accept: str) -> bool:

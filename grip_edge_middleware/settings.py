@@ -38,11 +38,13 @@ MAX_SECONDS = 2**31 - 1
 class Route:
     """A path whose responses show a topic, with everything that its topic left to the defaults.
 
-    Times are whole seconds. `accept` is the media type that a request must ask for to be held.
+    Times are whole seconds. `accept` is the media type that a request must ask for to be held;
+    `hold_timeout` is how long a long-poll waits.
     """
 
     pattern: Pattern
     hold: Hold | None
+    hold_timeout: int
     accept: str | None
     edge_ttl: int
     browser_ttl: int
@@ -72,11 +74,17 @@ class TopicSettings:
     payload: str | Callable[[Any], Any] | None
     coalesce: bool
     recovery: str | None
+    refetch: bool
 
     @property
     def recovers(self) -> bool:
-        """Whether its streams have a next link, which shows what a client has missed."""
-        return self.recovery is not None and "stream" in self.rendered_routes
+        """Whether who missed a message is shown what it said."""
+        return any(self.can_recover(hold) for hold in self.held_routes)
+
+    def can_recover(self, hold: Hold) -> bool:
+        """Whether clients held so can be: long-polls are asked again, streams need a next link."""
+        has_answer = hold == "response" or hold in self.rendered_routes
+        return self.recovery is not None and has_answer
 
     @property
     def held_routes(self) -> dict[Hold, Route]:
@@ -137,6 +145,8 @@ class Settings:
 # What may be set for all topics, for one, and for one of its routes; the narrowest wins.
 _ROUTE_DEFAULTS: Mapping[str, Any] = {
     "hold": None,
+    # Pushpin's own default.
+    "hold_timeout": 55,
     "accept": None,
     "edge_ttl": 600,
     "browser_ttl": 0,
@@ -148,6 +158,7 @@ _TOPIC_DEFAULTS: Mapping[str, Any] = {
     "throttle": 1.0,
     "coalesce": True,
     "recovery": "next-link",
+    "refetch": False,
 }
 _TOPIC_ONLY = ("routes", "models", "payload")
 _GLOBAL_DEFAULTS: Mapping[str, Any] = {
@@ -233,6 +244,7 @@ class _Reader:
             payload=self.attempt(f"{path}.payload", _payload, found.get("payload")),
             coalesce=values["coalesce"],
             recovery=values["recovery"],
+            refetch=values["refetch"],
         )
         self.check_rendering(path, topic)
         self.check_params(path, topic)
@@ -472,6 +484,13 @@ def _whole_seconds(found: Any) -> int:
     return _expected("whole seconds, 0 or more", found)
 
 
+def _hold_timeout(found: Any) -> int:
+    # Pushpin takes 5 seconds at the least, and what is shorter for 5.
+    if _is_number(found) and isinstance(found, int) and found >= 5:
+        return found
+    return _expected("whole seconds, 5 or more", found)
+
+
 def _seconds(found: Any) -> float:
     return float(found) if _is_number(found) else _expected("seconds, 0 or more", found)
 
@@ -588,6 +607,7 @@ def _cdn(found: object) -> tuple[str, Mapping[Any, Any]]:
 
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "hold": _hold,
+    "hold_timeout": _hold_timeout,
     "accept": _media_type,
     "edge_ttl": _whole_seconds,
     "browser_ttl": _whole_seconds,
@@ -596,6 +616,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "public": _boolean,
     "throttle": _seconds,
     "coalesce": _boolean,
+    "refetch": _boolean,
     "recovery": lambda found: (
         found if found in ("next-link", None) else _expected('"next-link" or None', found)
     ),

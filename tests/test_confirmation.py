@@ -61,6 +61,44 @@ def test_the_item_after_a_marker_follows_it() -> None:
     assert item["prev-id"] == marker["id"]
 
 
+def test_a_message_that_only_says_fetch_is_sent_again() -> None:
+    """Who heeded the first may have joined a fetch from before the change."""
+    topics = {COUNTER: {**TOPICS[COUNTER], "payload": "module:name", "refetch": True}}
+    sim = simulation(topics=topics)
+    sim.add(COUNTER, "data: fetch\n\n", name="blue")
+
+    sim.run_until_idle()
+
+    assert kinds(sim) == ["purge", "publish", "purge", "publish"]
+    first, again = sim.transport.items
+    assert again == {**first, "id": f"{first['id']}.c", "prev-id": first["id"]}
+
+
+def test_of_several_messages_to_fetch_the_last_is_sent_again() -> None:
+    topics = {COUNTER: {**TOPICS[COUNTER], "refetch": True, "coalesce": False, "recovery": None}}
+    sim = simulation(topics=topics)
+    for number in (1, 2):
+        sim.add(COUNTER, f"data: {number}\n\n", name="blue")
+
+    sim.run_until_idle()
+
+    contents = [item["formats"]["http-stream"]["content"] for item in sim.transport.items]
+    assert contents == ["data: 1\n\n", "data: 2\n\n", "data: 2\n\n"]
+    assert not any("prev-id" in item for item in sim.transport.items)
+
+
+def test_the_marker_of_a_long_poll_is_silent() -> None:
+    sim = simulation(topics={COUNTER: {**TOPICS[COUNTER], "hold": "response"}})
+    sim.add(COUNTER, name="blue")
+
+    sim.run_until_idle()
+
+    item, marker = sim.transport.items
+    assert marker["prev-id"] == item["id"]
+    assert marker["formats"] == {"http-response": {"code": 304, "body": ""}}
+    assert marker["meta"] == {"require_sub": "%nobody"}
+
+
 def test_without_recovery_a_purge_alone_confirms() -> None:
     sim = simulation(topics={COUNTER: {**TOPICS[COUNTER], "recovery": None}})
     sim.add(COUNTER, name="blue")

@@ -14,8 +14,11 @@ from grip_edge_middleware.grip import (
     NEXT_LINK_TIMEOUT_S,
     Proxy,
     build_item,
-    hold_headers,
+    build_marker,
+    etag,
+    long_poll_headers,
     parse_grip_url,
+    stream_headers,
 )
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.types import Headers, Hold
@@ -137,19 +140,15 @@ def test_a_proxy_shows_no_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hold", "channels", "link", "keep_alive_s", "headers"),
+    ("channels", "link", "keep_alive_s", "headers"),
     [
-        ("response", {"a": None}, "", 0, [("Grip-Hold", "response"), ("Grip-Channel", "a")]),
-        ("response", {"a": None}, "", 20, [("Grip-Hold", "response"), ("Grip-Channel", "a")]),
         (
-            "stream",
             {"a": None, "b": None},
             "",
             0,
             [("Grip-Hold", "stream"), ("Grip-Channel", "a, b")],
         ),
         (
-            "stream",
             {"a": None},
             "",
             20,
@@ -160,7 +159,6 @@ def test_a_proxy_shows_no_key() -> None:
             ],
         ),
         (
-            "stream",
             {"a": "7", "b": "8.c"},
             "/api/next/1",
             20,
@@ -173,10 +171,22 @@ def test_a_proxy_shows_no_key() -> None:
         ),
     ],
 )
-def test_a_hold_is_these_headers(
-    hold: Hold, channels: dict[str, str | None], link: str, keep_alive_s: int, headers: Headers
+def test_a_stream_is_held_by_these_headers(
+    channels: dict[str, str | None], link: str, keep_alive_s: int, headers: Headers
 ) -> None:
-    assert hold_headers(hold, channels, next_link=link, keep_alive_s=keep_alive_s) == headers
+    assert stream_headers(channels, next_link=link, keep_alive_s=keep_alive_s) == headers
+
+
+def test_a_long_poll_is_held_by_these_headers() -> None:
+    assert long_poll_headers({"a": "7", "b": None}, timeout_s=30) == [
+        ("Grip-Hold", "response"),
+        ("Grip-Channel", "a; prev-id=7; filter=require-sub, b"),
+        ("Grip-Timeout", "30"),
+    ]
+
+
+def test_a_confirmed_version_shows_what_it_confirms() -> None:
+    assert etag(["7", "8.c"]) == etag(["7.c", "8"]) == '"7-8"'
 
 
 # --- (messages, formats) --------------------------------------------------------------------------
@@ -207,15 +217,18 @@ HTML = {"content-type": "text/html", "etag": '"1"', "last-modified": "x", "set-c
         ),
         (
             {"response": Response(404, {}, b"gone")},
-            {"http-response": {"code": 404, "body": "gone"}},
+            {"http-response": {"code": 404, "headers": {"Etag": '"7"'}, "body": "gone"}},
         ),
         (
             {"response": Response(200, {}, b"\xff")},
-            {"http-response": {"code": 200, "body-bin": "/w=="}},
+            {"http-response": {"code": 200, "headers": {"Etag": '"7"'}, "body-bin": "/w=="}},
         ),
         (
             {"stream": Response(200, {}, b"s"), "response": Response(200, {}, b"r")},
-            {"http-stream": {"content": "s"}, "http-response": {"code": 200, "body": "r"}},
+            {
+                "http-stream": {"content": "s"},
+                "http-response": {"code": 200, "headers": {"Etag": '"7"'}, "body": "r"},
+            },
         ),
     ],
 )
@@ -237,6 +250,27 @@ def test_an_item_may_name_the_one_before_it() -> None:
         "prev-id": "7",
         "formats": {"http-stream": {"content": "x"}},
     }
+
+
+@pytest.mark.parametrize(
+    ("holds", "marker"),
+    [
+        (["stream"], {"formats": {"http-stream": {"content": ""}}}),
+        (
+            ["response"],
+            {
+                "formats": {"http-response": {"code": 304, "body": ""}},
+                "meta": {"require_sub": "%nobody"},
+            },
+        ),
+    ],
+)
+def test_a_marker_is_for_who_lacks_what_it_follows(
+    holds: list[Hold], marker: dict[str, Any]
+) -> None:
+    item = build_marker("c", holds, id="8.c", prev_id="8")
+
+    assert item == {"channel": "c", "id": "8.c", "prev-id": "8", **marker}
 
 
 @given(st.binary())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,7 +31,15 @@ DO_NOT_STORE: Headers = [
 ]
 KEY: Headers = [("Surrogate-Key", "c-blue")]
 STREAM: Headers = [("Grip-Hold", "stream"), ("Grip-Channel", "c-blue")]
-RESPONSE: Headers = [("Grip-Hold", "response"), ("Grip-Channel", "c-blue")]
+LONG_POLL: Headers = [
+    ("Grip-Hold", "response"),
+    ("Grip-Channel", "c-blue; prev-id=7; filter=require-sub"),
+    ("Grip-Timeout", "55"),
+]
+POLL = RequestFacts("GET", versions={"c-blue": "7"})
+POLL_AGAIN = RequestFacts("GET", versions={"c-blue": "7"}, if_none_match='"7"')
+POLL_LATE = RequestFacts("GET", versions={"c-blue": "7"}, if_none_match='"6"')
+ETAG: Headers = [("ETag", '"7"')]
 
 
 def policy(topics: dict[str, Any] | None = None, **settings: Any) -> Policy:
@@ -315,10 +324,11 @@ BY_ACCEPT: dict[str, Any] = {
     ],
 )
 def test_who_asks_for_a_stream_gets_one(accept: str, hold: str) -> None:
-    left = leave(HTML, of=plan(topics=BY_ACCEPT, hold=None), request=RequestFacts("GET", accept))
+    request_ = RequestFacts("GET", accept, versions={"c-blue": "7"})
+    left = leave(HTML, of=plan(topics=BY_ACCEPT, hold=None), request=request_)
 
     assert value(left, "Grip-Hold") == hold
-    assert value(left, "Grip-Channel") == "c-blue"
+    assert value(left, "Grip-Channel").startswith("c-blue; prev-id=7")
     assert value(left, "Vary") == "Accept"
 
 
@@ -397,15 +407,14 @@ def test_topics_with_another_hold_are_not_subscribed() -> None:
         "a": {"routes": ["/"], "hold": "response"},
         "b": {"routes": [{"path": "/", "accept": "text/event-stream"}]},
     }
+    of, versions = plan("/", topics), {"a": "7", "b": "8"}
 
-    assert leave(HTML, of=plan("/", topics))[-2:] == [
-        ("Grip-Hold", "response"),
-        ("Grip-Channel", "a"),
-    ]
-    assert leave(HTML, of=plan("/", topics), request=SSE)[-2:] == [
-        ("Grip-Hold", "stream"),
-        ("Grip-Channel", "b"),
-    ]
+    polled = leave(HTML, of=of, request=RequestFacts("GET", versions=versions))
+    assert value(polled, "Grip-Hold") == "response"
+    assert value(polled, "Grip-Channel") == "a; prev-id=7; filter=require-sub"
+    streamed = leave(HTML, of=of, request=replace(SSE, versions=versions))
+    assert value(streamed, "Grip-Hold") == "stream"
+    assert value(streamed, "Grip-Channel") == "b; prev-id=8"
 
 
 def test_a_topic_that_two_routes_show_is_named_once() -> None:
@@ -581,16 +590,87 @@ def test_only_an_event_stream_is_kept_alive(content_type: str, is_kept_alive: bo
 def test_a_stream_that_is_not_to_be_kept_alive_is_not(
     settings: dict[str, Any], reason: str
 ) -> None:
-    assert values(leave(EVENTS, of=plan(**settings)), "Grip-Keep-Alive") == [], reason
+    left = leave(EVENTS, of=plan(**settings), request=POLL)
+
+    assert values(left, "Grip-Keep-Alive") == [], reason
 
 
-def test_a_long_poll_is_held_as_a_response() -> None:
-    assert leave(HTML, of=plan(hold="response")) == HTML + FRESH + KEY + RESPONSE
+# --- long-polls -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("request_", [POLL, POLL_AGAIN, POLL_LATE])
+def test_the_cache_compares_what_a_long_poll_has(request_: RequestFacts) -> None:
+    left = leave(HTML, of=plan(hold="response"), request=request_)
+
+    assert left == HTML + ETAG + FRESH + KEY + LONG_POLL
+
+
+def test_without_a_cache_who_has_the_response_is_held_until_it_is_another() -> None:
+    of = plan(hold="response", cdn=None)
+
+    assert leave(HTML, of=of, request=POLL) == HTML + ETAG + KEY
+    assert leave(HTML, of=of, request=POLL_LATE) == HTML + ETAG + KEY
+    held = leave(HTML, of=of, request=POLL_AGAIN)
+    assert held == HTML + ETAG + KEY + LONG_POLL + [("Grip-Status", "304")]
+
+
+@pytest.mark.parametrize(
+    ("tag", "has", "is_held"),
+    [
+        ('"x"', '"x"', True),
+        ('W/"x"', '"x"', True),
+        ('"x"', 'W/"x"', True),
+        ('"x"', '"w", "x"', True),
+        ('"x"', '"y"', False),
+        ('"x"', "", False),
+        ("", '"x"', False),
+    ],
+)
+def test_the_tag_of_the_app_itself_is_compared(tag: str, has: str, is_held: bool) -> None:
+    request_ = RequestFacts("GET", versions={"c-blue": "7"}, if_none_match=has)
+    left = leave([("ETag", tag)], of=plan(hold="response", cdn=None), request=request_)
+
+    assert values(left, "ETag") == [tag]
+    assert bool(values(left, "Grip-Hold")) == is_held
+
+
+@pytest.mark.parametrize("cdn", ["varnish://cache", None])
+def test_a_304_of_the_app_itself_is_held(cdn: str | None) -> None:
+    of = plan(hold="response", cdn=cdn)
+
+    assert leave(ETAG, of=of, request=POLL_AGAIN, status=304) == ETAG + LONG_POLL
+
+
+def test_a_304_of_a_stream_is_not_held() -> None:
+    assert leave(ETAG, request=POLL_AGAIN, status=304) == ETAG
+
+
+def test_a_long_poll_of_several_topics_has_a_tag_of_all_versions() -> None:
+    topics = {
+        n: {"routes": ["/"], "hold": "response", "hold_timeout": t} for n, t in (("a", 9), ("b", 8))
+    }
+    request_ = RequestFacts("GET", versions={"a": "7", "b": "8.c"})
+
+    left = leave(HTML, of=plan("/", topics), request=request_)
+
+    assert value(left, "ETag") == '"7-8"'
+    assert value(left, "Grip-Channel").split(", ") == [
+        "a; prev-id=7; filter=require-sub",
+        "b; prev-id=8.c; filter=require-sub",
+    ]
+    assert value(left, "Grip-Timeout") == "8"
+
+
+def test_a_long_poll_without_recovery_has_no_versions_to_miss() -> None:
+    left = leave(HTML, of=plan(hold="response", recovery=None), request=POLL)
+
+    assert value(left, "Grip-Channel") == "c-blue"
+    assert value(left, "ETag") == '"7"'
 
 
 def test_nothing_of_a_request_is_kept_on_the_plan() -> None:
     of = plan(topics=BY_ACCEPT, hold=None)
-    first = leave(HTML, of=of)
+    first = leave(HTML, of=of, request=POLL)
     leave([("Set-Cookie", "a=b")], of=of, request=SSE, notes=Notes(keys=["x"], declines_hold=True))
 
-    assert leave(HTML, of=of) == first
+    assert leave(HTML, of=of, request=POLL) == first

@@ -79,6 +79,7 @@ def test_a_single_route_is_enough() -> None:
         Route(
             parsed.routes[0].pattern,
             hold=None,
+            hold_timeout=55,
             accept=None,
             edge_ttl=600,
             browser_ttl=0,
@@ -98,6 +99,7 @@ def test_a_single_route_is_enough() -> None:
         ("browser_ttl", 60, 5, 0),
         ("stale_if_error", 60, 5, 0),
         ("keep_alive", 60, 5, 0),
+        ("hold_timeout", 60, 5, 30),
         ("public", True, False, True),
     ],
 )
@@ -115,7 +117,8 @@ def test_a_route_overrides_its_topic_and_a_topic_all_topics(
 
 
 @pytest.mark.parametrize(
-    ("name", "everywhere", "here"), [("throttle", 2, 0.5), ("coalesce", False, True)]
+    ("name", "everywhere", "here"),
+    [("throttle", 2, 0.5), ("coalesce", False, True), ("refetch", False, True)],
 )
 def test_a_topic_overrides_all_topics(name: str, everywhere: object, here: object) -> None:
     assert getattr(topic(ROUTE, **{name: everywhere}), name) == everywhere
@@ -263,9 +266,9 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         [
             (
                 "zzz: unknown setting (known are accept, browser_ttl, cdn, coalesce, "
-                "confirm_after, edge_ttl, flush_timeout, grip_url, hold, keep_alive, key_budget, "
-                "max_pending, origin, public, recovery, replica_lag, "
-                "stale_if_error, throttle, timeout, topics)"
+                "confirm_after, edge_ttl, flush_timeout, grip_url, hold, hold_timeout, "
+                "keep_alive, key_budget, max_pending, origin, public, recovery, refetch, "
+                "replica_lag, stale_if_error, throttle, timeout, topics)"
             )
         ],
     ),
@@ -274,9 +277,9 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         [
             (
                 "5: unknown setting (known are accept, browser_ttl, cdn, coalesce, "
-                "confirm_after, edge_ttl, flush_timeout, grip_url, hold, keep_alive, key_budget, "
-                "max_pending, origin, public, recovery, replica_lag, "
-                "stale_if_error, throttle, timeout, topics)"
+                "confirm_after, edge_ttl, flush_timeout, grip_url, hold, hold_timeout, "
+                "keep_alive, key_budget, max_pending, origin, public, recovery, refetch, "
+                "replica_lag, stale_if_error, throttle, timeout, topics)"
             )
         ],
     ),
@@ -337,6 +340,15 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         ["throttle: expected seconds, 0 or more, got inf"],
     ),
     ({**with_topic(ROUTE), "coalesce": None}, ["coalesce: expected True or False, got None"]),
+    ({**with_topic(ROUTE), "refetch": 1}, ["refetch: expected True or False, got 1"]),
+    (
+        {**with_topic(ROUTE), "hold_timeout": 4},
+        ["hold_timeout: expected whole seconds, 5 or more, got 4"],
+    ),
+    (
+        {**with_topic(ROUTE), "hold_timeout": 5.5},
+        ["hold_timeout: expected whole seconds, 5 or more, got 5.5"],
+    ),
     # What is there once.
     ({**with_topic(ROUTE), "timeout": 0}, ["timeout: expected seconds, above 0, got 0"]),
     (
@@ -391,8 +403,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         [
             (
                 'topics["c-{name}"].cdn: unknown setting (known are accept, browser_ttl, coalesce, '
-                "edge_ttl, hold, keep_alive, models, payload, public, recovery, routes, "
-                "stale_if_error, throttle)"
+                "edge_ttl, hold, hold_timeout, keep_alive, models, payload, public, recovery, "
+                "refetch, routes, stale_if_error, throttle)"
             )
         ],
     ),
@@ -458,7 +470,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         [
             (
                 'topics["c-{name}"].routes[0].throttle: unknown setting (known are accept, '
-                "browser_ttl, edge_ttl, hold, keep_alive, path, public, stale_if_error)"
+                "browser_ttl, edge_ttl, hold, hold_timeout, keep_alive, path, public, "
+                "stale_if_error)"
             )
         ],
     ),

@@ -117,8 +117,11 @@ sub vcl_req_cookie {
 }
 
 sub vcl_hash {
-    # A next link answers each Grip-Last differently. Not by Vary: variants are walked one by one.
-    hash_data(req.http.Grip-Last);
+    # A next link answers each Grip-Last differently. Not by Vary: variants are walked one by one. Pages do not:
+    # a long-poll that is asked again (with a Grip-Last) gets the same copy as everybody.
+    if (req.url ~ "/\.grip-edge/next/") {
+        hash_data(req.http.Grip-Last);
+    }
 }
 
 sub vcl_hit {
@@ -236,11 +239,26 @@ sub vcl_deliver {
     if (!req.http.Grip-Sig || req.method == "HEAD") {
         # A direct client has no use for them, and a HEAD that is held never gets a body.
         call hide_grip;
+    } elseif (resp.http.Grip-Hold == "response") {
+        call answer_or_hold;
     } elseif (resp.http.Grip-Hold) {
-        # A 304 or a 206 cannot be held.
+        # A stream needs its body: it can be neither a 304 nor a 206.
         unset req.http.If-None-Match;
         unset req.http.If-Modified-Since;
         unset req.http.Range;
+    }
+}
+
+# A long-poll. Who has this copy is held: what is delivered is a 304, which the GRIP proxy keeps until there is news
+# or the time is up. Who has another, or none, gets this one at once.
+sub answer_or_hold {
+    unset req.http.If-Modified-Since;
+    unset req.http.Range;
+    if (resp.http.ETag && std.strstr(req.http.If-None-Match, regsub(resp.http.ETag, "^W/", ""))) {
+        set req.http.If-None-Match = resp.http.ETag;
+    } elseif (resp.status != 304) {
+        unset req.http.If-None-Match;
+        call hide_grip;
     }
 }
 

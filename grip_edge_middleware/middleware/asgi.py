@@ -80,6 +80,7 @@ class ASGIMiddleware:
         return RequestFacts(
             scope["method"],
             _value(scope, b"accept"),
+            _value(scope, b"if-none-match"),
             is_authorized=any(name == b"authorization" for name, _ in scope["headers"]),
             has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
             versions=self.gate.versions(plan.names),

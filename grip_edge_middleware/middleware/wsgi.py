@@ -68,6 +68,7 @@ class WSGIMiddleware:
         return RequestFacts(
             environ["REQUEST_METHOD"],
             environ.get("HTTP_ACCEPT", ""),
+            environ.get("HTTP_IF_NONE_MATCH", ""),
             is_authorized="HTTP_AUTHORIZATION" in environ,
             has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
             versions=self.gate.versions(plan.names),

@@ -21,11 +21,13 @@ from grip_edge_middleware.types import Hold
 class Publication:
     """One message to come: what it says, unless the topic's routes say it.
 
-    Its version is given to it when it is claimed for the first time, and stays.
+    Its version is given to it when it is claimed for the first time, and stays. A marker says
+    nothing but which version is the last.
     """
 
     version: str = ""
     message: Mapping[Hold, Response] | None = None
+    is_marker: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from threading import Lock
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.grip import CONFIRMED
-from grip_edge_middleware.http import Response
 from grip_edge_middleware.stores import Claim, Publication
 from grip_edge_middleware.stores.marks import Marks
 from grip_edge_middleware.throttle import due_at
@@ -96,9 +95,8 @@ class MemoryStore:
                 if (newer := self._pending.get(name)) is not None:
                     self._schedule(newer.claim, newer.due)
                 elif self._confirm_after_s and not claim.is_confirmation:
-                    confirmation = Claim(claim.topic, claim.settings, (), is_confirmation=True)
                     wait_s = max(self._confirm_after_s, self._marks.lag_s)
-                    self._confirm(confirmation, now + wait_s)
+                    self._confirm(_confirmation_of(claim), now + wait_s)
 
     def postpone(self, claim: Claim, due: float) -> None:
         """Put a claim back, before what came after it."""
@@ -209,18 +207,15 @@ class MemoryStore:
         return replace(claim, publications=publications, previous=previous)
 
     def _confirmed(self, claim: Claim) -> Claim:
-        """Give a confirmation its marker: an empty item that only says which version is the last.
-
-        Who has that version moves on without a word, who does not asks the next link.
-        """
+        """Give a confirmation its version: that of what it confirms, and a little more."""
+        if not claim.publications or claim.publications[0].version:
+            return claim  # purges only, or has it from an earlier try
         name = claim.topic.name
-        if not claim.settings.recovers or claim.publications:
-            return claim
-        version = self._versions.get(name, self._first_version)
-        marker = Publication(version + CONFIRMED, {"stream": Response(200)})
-        self._note(self._versions, name, marker.version)
+        version = self._versions.get(name, self._first_version) + CONFIRMED
+        self._note(self._versions, name, version)
         previous = self._published.get(name, self._first_version)
-        return replace(claim, publications=(marker,), previous=previous)
+        publications = (replace(claim.publications[0], version=version),)
+        return replace(claim, publications=publications, previous=previous)
 
     def _note(self, versions: OrderedDict[str, str], name: str, version: str) -> None:
         versions[name] = version
@@ -242,6 +237,22 @@ class MemoryStore:
                 return due
             heapq.heappop(self._heap)
         return None
+
+
+def _confirmation_of(claim: Claim) -> Claim:
+    """Return what comes after a quiet period.
+
+    A marker, usually: who has the last version moves on without a word, who does not asks for it.
+    Where messages only tell clients to fetch a page, the last is sent again: who heeded it may have
+    been given what another was still fetching from before.
+    """
+    settings = claim.settings
+    publications: tuple[Publication, ...] = ()
+    if settings.refetch:
+        publications = tuple(replace(p, version="") for p in claim.publications[-1:])
+    elif settings.recovers:
+        publications = (Publication(is_marker=True),)
+    return Claim(claim.topic, settings, publications, is_confirmation=True)
 
 
 def _merge(older: Claim, newer: Claim) -> Claim:

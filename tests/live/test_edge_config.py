@@ -268,17 +268,6 @@ class TestTrust:
 
         assert not [name for name in page.requests[0] if name.startswith("HTTP_GRIP")]
 
-    def test_each_grip_last_has_its_own_answer(self, origin: Origin, path: str, get: Get) -> None:
-        page = origin.page(path, FOREVER)
-
-        for last in ("c; last-id=1", "c; last-id=2", "c; last-id=1"):
-            get({**SIGNED, "Grip-Last": last})
-
-        assert [seen["HTTP_GRIP_LAST"] for seen in page.requests] == [
-            "c; last-id=1",
-            "c; last-id=2",
-        ]
-
     def test_internal_headers_stay_inside(self, origin: Origin, path: str, get: Get) -> None:
         page = origin.page(path, FOREVER)
 
@@ -615,6 +604,54 @@ def test_websocket_is_piped(edge: Edge, origin: Origin) -> None:
             assert backend.recv(4) == b"ping"
             for line in upgrade.splitlines():
                 assert line.lower() in head.lower()
+
+
+class TestLongPolls:
+    """One copy for all: the cache compares it with what each client has."""
+
+    @pytest.mark.parametrize(
+        ("has", "is_held"),
+        [
+            (None, False),
+            ('"old"', False),
+            ('"new"', True),
+            ('W/"new"', True),
+            ('"old", "new"', True),
+            ("*", False),
+        ],
+        ids=["nothing", "old", "same", "weak", "several", "any"],
+    )
+    @pytest.mark.parametrize("tag", ['"new"', 'W/"new"'], ids=["strong", "weak"])
+    def test_only_who_has_the_copy_is_held(
+        self, origin: Origin, path: str, get: Get, tag: str, has: str | None, is_held: bool
+    ) -> None:
+        page = origin.page(path, {**held("polled"), "Grip-Hold": "response", "ETag": tag})
+        get(SIGNED)
+
+        reply = get({**SIGNED, **({} if has is None else {"If-None-Match": has})})
+
+        assert len(page.requests) == 1
+        assert reply.headers["ETag"] == tag
+        assert (reply.status, reply.headers["Grip-Hold"], reply.headers["Grip-Channel"]) == (
+            (304, "response", "polled") if is_held else (200, None, None)
+        )
+
+    def test_a_poll_that_the_proxy_repeats_gets_the_same_copy(
+        self, origin: Origin, path: str, get: Get
+    ) -> None:
+        page = origin.page(path, {**held("repeated"), "Grip-Hold": "response", "ETag": '"1"'})
+
+        for last in ("c; last-id=1", "c; last-id=2"):
+            get({**SIGNED, "Grip-Last": last})
+
+        assert len(page.requests) == 1
+
+    def test_what_is_not_cached_is_compared_too(self, origin: Origin, path: str, get: Get) -> None:
+        private = {"Cache-Control": "private, no-store", "Grip-Hold": "response", "ETag": '"1"'}
+        origin.page(path, {**held("private"), "Surrogate-Control": "no-store", **private})
+
+        assert get(SIGNED).status == 200
+        assert get({**SIGNED, "If-None-Match": '"1"'}).status == 304
 
 
 class TestNextLinks:
