@@ -11,6 +11,7 @@ from grip_edge_middleware.errors import (
     GripEdgeError,
     Mistake,
     SettingsError,
+    SignatureError,
     TopicError,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "GripEdgeMiddleware",
     "Mistake",
     "SettingsError",
+    "SignatureError",
     "TopicError",
 ]
 

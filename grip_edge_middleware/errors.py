@@ -3,6 +3,7 @@
 GripEdgeError
 ├── SettingsError    the settings dict is wrong; carries every Mistake that was found
 ├── TopicError       a topic that the settings do not declare, or values that do not fill it
+├── SignatureError   a request whose Grip-Sig was not made by one of the proxies
 └── DeliveryError    a target refused or did not answer; retried, and never raised into the app
 """
 
@@ -39,6 +40,14 @@ class SettingsError(GripEdgeError, ValueError):
 
 class TopicError(GripEdgeError, LookupError):
     """No declared topic has this name, or the values given do not fill its template."""
+
+
+class SignatureError(GripEdgeError):
+    """A `Grip-Sig` that no proxy made. `reason` repeats neither the token nor a key."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"Grip-Sig refused: {reason}")
 
 
 class DeliveryError(GripEdgeError):

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -40,6 +39,13 @@ NEXT_LINK_TIMEOUT_S = 600
 _BASE_URL = re.compile(
     r"https?://([\w.-]+|\[[\da-f:]+\])(:\d{1,5})?(/[\w./~-]*)?(\?|#|$)", re.IGNORECASE
 )
+# Fastly Fanout signs with this key for all services; the issuer tells them apart.
+# https://github.com/fanout/js-grip: PUBLIC_KEY_FASTLY_FANOUT_JWK
+FASTLY_VERIFY_KEY = (
+    '{"kty":"EC","crv":"P-256","x":"CKo5A1ebyFcnmVV8SE5On-8G81JyBjSvcrx4VLetWCg",'
+    '"y":"7gwJqaU6N8TP88--twjkwoB36f-pT3QsmI46nPhjO7M"}'
+)
+_FASTLY_SERVICE = re.compile(r"https://api\.fastly\.com/service/(\w+)", re.IGNORECASE)
 _URL_PARAMETERS = ("iss", "key", "verify-iss", "verify-key")
 
 # What a published response overrides: the client gets the other headers of the held response.
@@ -60,6 +66,7 @@ class Proxy:
 def parse_grip_url(url: str) -> Proxy:
     """Parse a `GRIP_URL` such as `http://localhost:5561?iss=realm&key=base64:...`.
 
+    Fastly's name the service already, so their `verify-iss` and `verify-key` may be left out.
     ValueError says what is wrong, without repeating a key.
     """
     split = urlsplit(url) if _BASE_URL.match(url) else None
@@ -73,7 +80,8 @@ def parse_grip_url(url: str) -> Proxy:
             known = ", ".join(_URL_PARAMETERS)
             raise ValueError(f"a parameter is none of {known} (is an & in a key escaped as %26?)")
         for value in values:
-            _check_base64(name, value)
+            if not decode_key(name, value) and name == "verify-key":
+                raise ValueError("verify-key is empty")
     if split.path.rstrip("/").endswith("/publish"):
         raise ValueError("expected the proxy's base URL, without /publish")
     parsed = parse_grip_uri(url.partition("#")[0])
@@ -81,7 +89,7 @@ def parse_grip_url(url: str) -> Proxy:
         raise ValueError("iss is given without key, so requests cannot be signed")
     if "control_iss" not in parsed and not _is_token(parsed.get("key", "")):
         raise ValueError("key without iss is sent as it is, so it must be visible ASCII")
-    return Proxy(**parsed)
+    return _with_fastlys_key(Proxy(**parsed))
 
 
 def _is_token(key: str | bytes) -> bool:
@@ -97,13 +105,22 @@ def has_port(split: SplitResult) -> bool:
         return False
 
 
-def _check_base64(name: str, value: str) -> None:
+def decode_key(name: str, value: str) -> str | bytes:
+    """Return a key as it is, or what it says in `base64:`. ValueError repeats `name` only."""
     if not value.startswith("base64:"):
-        return
+        return value
     try:
-        b64decode(value.removeprefix("base64:"), validate=True)
-    except Base64Error:
+        return b64decode(value.removeprefix("base64:"), validate=True)
+    except ValueError:
         raise ValueError(f"{name} says base64: and is not valid base64") from None
+
+
+def _with_fastlys_key(proxy: Proxy) -> Proxy:
+    service = _FASTLY_SERVICE.fullmatch(proxy.control_uri)
+    iss = proxy.verify_iss or (f"fastly:{service[1]}" if service else None)
+    if iss is None or not iss.startswith("fastly:"):
+        return proxy
+    return replace(proxy, verify_iss=iss, verify_key=proxy.verify_key or FASTLY_VERIFY_KEY)
 
 
 def stream_headers(

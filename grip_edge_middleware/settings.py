@@ -20,8 +20,9 @@ from typing import Any, NoReturn, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from grip_edge_middleware.errors import Mistake, SettingsError
-from grip_edge_middleware.grip import Proxy, has_port, parse_grip_url
+from grip_edge_middleware.grip import Proxy, decode_key, has_port, parse_grip_url
 from grip_edge_middleware.routing import Pattern
+from grip_edge_middleware.signature import Signer
 from grip_edge_middleware.topics import TopicTemplate, overlap
 from grip_edge_middleware.types import Hold, Operation
 
@@ -353,7 +354,10 @@ class _Reader:
             urls = re.split(r"[\s,]+", urls.strip())
         proxies = self.many(path, urls if urls is not None else (), _proxy)
         verify_key = self.environ.get("GRIP_VERIFY_KEY")
-        return tuple(replace(p, verify_key=p.verify_key or verify_key) for p in proxies)
+        if verify_key is None:
+            return proxies
+        path, read = "GRIP_VERIFY_KEY (environment)", partial(_with_verify_key, proxies)
+        return self.attempt(path, read, verify_key) or ()
 
     def cdns(self, found: object) -> tuple[Varnish | Fastly, ...]:
         entries = found if isinstance(found, list | tuple) else [] if found is None else [found]
@@ -540,7 +544,19 @@ def _without_secrets(found: object) -> object:
 
 def _proxy(_: str, found: object) -> Proxy:
     # What was found is not repeated: it contains a key.
-    return parse_grip_url(found) if isinstance(found, str) else _expected("a URL", type(found))
+    proxy = parse_grip_url(found) if isinstance(found, str) else _expected("a URL", type(found))
+    if proxy.verify_key is not None:
+        Signer.parse(proxy)
+    return proxy
+
+
+def _with_verify_key(proxies: Iterable[Proxy], found: str) -> tuple[Proxy, ...]:
+    """Return the proxies; who has no key of its own is given this one."""
+    key = decode_key("the verify key", found)
+    keyed = tuple(p if p.verify_key is not None else replace(p, verify_key=key) for p in proxies)
+    for proxy in keyed:
+        Signer.parse(proxy)
+    return keyed
 
 
 def _model(found: object) -> str | type:

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grip_edge_middleware.grip import (
+    FASTLY_VERIFY_KEY,
     NEXT_LINK_TIMEOUT_S,
     Proxy,
     build_item,
     build_marker,
+    decode_key,
     etag,
     long_poll_headers,
     parse_grip_url,
@@ -26,7 +28,7 @@ from grip_edge_middleware.types import Headers, Hold
 # Twenty bytes whose base64 has what URLs treat specially: "+", "/" and "=".
 RAW = bytes.fromhex("fbef" * 10)
 ENCODED = b64encode(RAW).decode()
-FASTLY = "https://api.fastly.com/service/SidAbc?verify-iss=fastly:SidAbc&key=hunter2"
+FASTLY = "https://api.fastly.com/service/SidAbc"
 
 
 # --- (GRIP_URL, what it names) --------------------------------------------------------------------
@@ -48,16 +50,59 @@ FASTLY = "https://api.fastly.com/service/SidAbc?verify-iss=fastly:SidAbc&key=hun
         (f"http://h?verify-key=base64:{ENCODED}", Proxy("http://h", verify_key=RAW)),
         ("http://h?key=abc#fragment", Proxy("http://h", key="abc")),
         ("http://h?key=", Proxy("http://h")),
-        (
-            FASTLY,
-            Proxy(
-                "https://api.fastly.com/service/SidAbc", key="hunter2", verify_iss="fastly:SidAbc"
-            ),
-        ),
+        ("http://h?verify-key=a+b", Proxy("http://h", verify_key="a+b")),
+        ("http://h?verify-iss=a%20b", Proxy("http://h", verify_iss="a b")),
     ],
 )
 def test_a_grip_url_names_a_proxy(url: str, proxy: Proxy) -> None:
     assert parse_grip_url(url) == proxy
+
+
+@pytest.mark.parametrize(
+    ("url", "iss", "key"),
+    [
+        (f"{FASTLY}?key=hunter2", "fastly:SidAbc", FASTLY_VERIFY_KEY),
+        (f"{FASTLY}/?key=hunter2", "fastly:SidAbc", FASTLY_VERIFY_KEY),
+        (FASTLY.replace("api.fastly", "API.Fastly"), "fastly:SidAbc", FASTLY_VERIFY_KEY),
+        (f"{FASTLY}?verify-iss=fastly:SidAbc&key=hunter2", "fastly:SidAbc", FASTLY_VERIFY_KEY),
+        (f"{FASTLY}?verify-iss=fastly:Other", "fastly:Other", FASTLY_VERIFY_KEY),
+        (f"{FASTLY}?verify-iss=other", "other", None),
+        (f"{FASTLY}?verify-key=own", "fastly:SidAbc", "own"),
+        ("http://h?verify-iss=fastly:SidAbc", "fastly:SidAbc", FASTLY_VERIFY_KEY),
+        ("http://h?verify-iss=fastly:SidAbc&verify-key=own", "fastly:SidAbc", "own"),
+        ("http://h?verify-iss=xfastly:SidAbc", "xfastly:SidAbc", None),
+        ("http://api.fastly.com/service/SidAbc", None, None),
+        ("https://api.fastly.com.evil/service/SidAbc", None, None),
+        ("https://apiXfastly.com/service/SidAbc", None, None),
+        ("https://api.fastly.com/service/SidAbc/x", None, None),
+    ],
+)
+def test_fastlys_signatures_are_known(url: str, iss: str | None, key: str | None) -> None:
+    proxy = parse_grip_url(url)
+
+    assert (proxy.verify_iss, proxy.verify_key) == (iss, key)
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        ("", ""),
+        ("abc", "abc"),
+        ("base64", "base64"),
+        ("Base64:YWJj", "Base64:YWJj"),
+        ("base64:", b""),
+        ("base64:YWJj", b"abc"),
+        (f"base64:{ENCODED}", RAW),
+    ],
+)
+def test_a_key_may_be_base64(value: str, key: str | bytes) -> None:
+    assert decode_key("key", value) == key
+
+
+@pytest.mark.parametrize("value", ["YWJ", "YWJj\n", "YW Jj", "hunter2", "é", "_-_-", "\ud800"])
+def test_what_is_not_base64_is_not_repeated(value: str) -> None:
+    with pytest.raises(ValueError, match=r"^the key says base64: and is not valid base64$"):
+        decode_key("the key", f"base64:{value}")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +120,9 @@ def test_a_grip_url_names_a_proxy(url: str, proxy: Proxy) -> None:
         ("http://h?iss=realm&key=", "iss is given without key"),
         ("http://h?key=base64:%%%", "key says base64: and is not valid base64"),
         ("http://h?key=base64:abc", "key says base64: and is not valid base64"),
+        ("http://h?verify-key=", "verify-key is empty"),
+        ("http://h?verify-key=base64:", "verify-key is empty"),
+        ("http://h?verify-key=base64:%C3%A9", "verify-key says base64: and is not valid base64"),
         ("http://h?verify-key=base64:a b", "verify-key says base64: and is not valid base64"),
     ],
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grip_edge_middleware.errors import SettingsError
-from grip_edge_middleware.grip import Proxy
+from grip_edge_middleware.grip import FASTLY_VERIFY_KEY, Proxy, parse_grip_url
 from grip_edge_middleware.settings import Fastly, Route, Settings, TopicSettings, Varnish
 
 # What must never be seen again, wherever it was put.
@@ -186,7 +187,7 @@ TWO = (Proxy("http://a:1"), Proxy("http://b:2"))
         ("http://a:1?iss=i&key=base64:YWJj", (Proxy("http://a:1", "i", b"abc"),)),
         (
             "https://api.fastly.com/service/S?verify-iss=fastly:S&key=K",
-            (Proxy("https://api.fastly.com/service/S", key="K", verify_iss="fastly:S"),),
+            (parse_grip_url("https://api.fastly.com/service/S?key=K"),),
         ),
     ],
 )
@@ -203,6 +204,67 @@ def test_a_proxys_own_verify_key_comes_before_the_environments() -> None:
     proxies = parse({"GRIP_URL": url, "GRIP_VERIFY_KEY": "shared"}).proxies
 
     assert [proxy.verify_key for proxy in proxies] == ["shared", "own"]
+
+
+def test_the_environments_verify_key_may_be_base64() -> None:
+    [proxy] = parse({"GRIP_URL": "http://a", "GRIP_VERIFY_KEY": "base64:AP8="}).proxies
+
+    assert proxy.verify_key == b"\x00\xff"
+
+
+def test_fastlys_verify_key_comes_before_the_environments() -> None:
+    url = "https://api.fastly.com/service/S?key=K"
+    [proxy] = parse({"GRIP_URL": url, "GRIP_VERIFY_KEY": "shared"}).proxies
+
+    assert proxy == parse_grip_url(url)
+
+
+UNUSABLE = (
+    "the verify key is neither a secret nor a public key that can be used "
+    "(EC P-256, or RSA with 2,048 bits or more, as PEM, DER or JWK)"
+)
+SHARED = (
+    "Fastly signs for all its customers with this verify key: "
+    "say for whom with verify-iss=fastly:SERVICE_ID"
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        ("", "the verify key is empty"),
+        ("base64:", "the verify key is empty"),
+        (f"base64:{SECRET}!", "the verify key says base64: and is not valid base64"),
+        (f"-----BEGIN PUBLIC KEY-----\n{SECRET}\n-----END PUBLIC KEY-----", UNUSABLE),
+        (f'{{"kty": "EC", "crv": "P-256", "x": "{SECRET}", "y": "{SECRET}"}}', UNUSABLE),
+        (f"{SECRET}\udcff", UNUSABLE),
+        # Else who has any service at Fastly could speak for the proxy.
+        (FASTLY_VERIFY_KEY, SHARED),
+    ],
+)
+def test_a_verify_key_that_cannot_be_used_is_a_mistake_and_not_repeated(
+    key: str, problem: str
+) -> None:
+    lines = complain({"topics": {"c": {}}, "grip_url": ["http://a:1"]}, {"GRIP_VERIFY_KEY": key})
+
+    assert lines == [f"GRIP_VERIFY_KEY (environment): {problem}"]
+
+
+def test_a_verify_key_in_a_url_is_checked_where_it_stands() -> None:
+    key = quote(f"-----BEGIN PUBLIC KEY-----{SECRET}")
+    lines = complain(
+        {
+            "topics": {"c": {}},
+            "grip_url": [
+                "http://a:1",
+                f"http://b:2?verify-key={key}",
+                f"http://c:3?verify-key={quote(FASTLY_VERIFY_KEY)}",
+                f"http://d:4?verify-iss=i&verify-key={quote(FASTLY_VERIFY_KEY)}",
+            ],
+        }
+    )
+
+    assert lines == [f"grip_url[1]: {UNUSABLE}", f"grip_url[2]: {SHARED}"]
 
 
 def test_a_hold_without_a_proxy_is_fine_if_that_is_said() -> None:
