@@ -277,7 +277,9 @@ class Delivery:
         try:
             response = self._renderer.render(path, route.accept)
             if response.status not in _PUBLISHED:
-                raise DeliveryError(RENDER, f"GET {path}: answered {response.status}")
+                raise DeliveryError(
+                    RENDER, f"GET {path}: answered {response.status}{_hint(response)}"
+                )
         except DeliveryError as error:
             self._metrics.count("failures", target=RENDER)
             if pattern not in self._failing_routes:
@@ -345,6 +347,12 @@ def _has_something_to_say(claim: Claim) -> bool:
     return bool(claim.settings.rendered_routes) or any(
         p.message or p.is_marker for p in claim.publications
     )
+
+
+def _hint(response: Response) -> str:
+    # Redirected, to a login page perhaps; or refused.
+    asks_who = response.status in (302, 303, 401, 403)
+    return "; a private view answers if edge.is_rendering" if asks_who else ""
 
 
 def _jitter() -> float:

@@ -28,6 +28,7 @@ from grip_edge_middleware.render import (
     OriginRenderer,
     Renderer,
     WSGIRenderer,
+    is_rendering,
 )
 from grip_edge_middleware.settings import Fastly, Settings, TopicSettings, Varnish
 from grip_edge_middleware.stores.memory import MemoryStore
@@ -121,6 +122,19 @@ class GripEdge:
         notes = current_notes.get()
         if notes is not None:
             notes.declines_hold = True
+
+    @property
+    def is_rendering(self) -> bool:
+        """Whether it is the edge itself that asks the running view, to push what it answers.
+
+        The view of a private topic must then answer without asking who it is:
+
+            if not edge.is_rendering and not current_user.may_see(order):
+                abort(403)
+
+        No request from outside can have this true.
+        """
+        return is_rendering.get()
 
     # --- when something changed -------------------------------------------------------------
 

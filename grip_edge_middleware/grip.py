@@ -8,6 +8,7 @@ https://pushpin.org/docs/protocols/grip/
 
 from __future__ import annotations
 
+import hmac
 import re
 from base64 import b64decode
 from collections.abc import Collection, Iterable, Mapping
@@ -27,6 +28,7 @@ MAX_CHANNELS = 20
 
 NEXT_LINK = "/.grip-edge/next/"
 NEXT_LINKS = 8
+PRIVATE_NEXT_LINK = f"{NEXT_LINK}private/"
 # The end of a version that confirms another: what it shows is the same.
 CONFIRMED = ".c"
 # A channel of nobody: `%n` never arises from escaping.
@@ -177,6 +179,16 @@ def next_link(names: Iterable[str], mount: str = "") -> str:
     """
     digest = blake2b(" ".join(sorted(names)).encode(), digest_size=1).digest()[0]
     return f"{mount}{NEXT_LINK}{digest % NEXT_LINKS}"
+
+
+def private_next_link(names: Iterable[str], secret: str, mount: str = "") -> str:
+    """Return the next link of a page that not everybody may see.
+
+    It is signed, so that a topic's name alone is not enough to ask for it. A proxy shares the
+    answers of a path, so each set of topics has its own.
+    """
+    message = " ".join(sorted(names)).encode()
+    return f"{mount}{PRIVATE_NEXT_LINK}{hmac.digest(secret.encode(), message, 'sha256').hex()}"
 
 
 def parse_grip_last(value: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hmac import compare_digest
 
 from grip_edge_middleware.grip import NEXT_LINK, parse_grip_last, shown_by
 from grip_edge_middleware.http import Response
@@ -33,25 +34,43 @@ class NextLink:
 
     @classmethod
     def read(cls, policy: Policy, path: str, grip_last: str) -> NextLink | None:
-        """Read a request of a next link; None if it is none, or names no topic that recovers."""
+        """Read a request of a next link; None if it is none, or names no topic that recovers.
+
+        Nor is it one if it names a private topic at a link that was not given out for it.
+        """
         if not path.startswith(NEXT_LINK):
             return None
         seen = parse_grip_last(grip_last)
         plan = policy.plan_of(seen)
-        return None if plan is None else cls(plan, seen)
+        if plan is None or (plan.is_private and not _is_signed(plan, path)):
+            return None
+        return cls(plan, seen)
 
     @property
     def routes(self) -> list[tuple[str, str | None]]:
-        """What to render: the path that shows each topic, and the media type to ask for."""
-        return [
-            (shown.route.pattern.fill(dict(shown.topic.params)) or "", shown.route.accept)
-            for shown in self.plan.shown
-        ]
+        """What to render: the paths that show the topics, and the media types to ask for."""
+        return list(self._pages)
+
+    @property
+    def _pages(self) -> dict[tuple[str, str | None], list[Shown]]:
+        """The topics that each page shows: two may share one."""
+        pages: dict[tuple[str, str | None], list[Shown]] = {}
+        for shown in self.plan.shown:
+            path = shown.route.pattern.fill(dict(shown.topic.params)) or ""
+            pages.setdefault((path, shown.route.accept), []).append(shown)
+        return pages
 
     def as_page(self, request: RequestFacts) -> RequestFacts:
         """Return the proxy's request as the page's own would be: it asks for nothing special."""
         accepts = [accept for _, accept in self.routes if accept]
         return replace(request, method="GET", accept=", ".join(accepts))
+
+    @staticmethod
+    def refuse(reason: str) -> tuple[int, Headers, bytes]:
+        """Return status, headers and body for a request that is not a GRIP proxy's."""
+        headers = [("Content-Type", "text/plain"), ("Cache-Control", "private, no-store")]
+        body = f"This link is for the GRIP proxy only: {reason}\n".encode()
+        return 403, [*headers, ("Content-Length", str(len(body)))], body
 
     def answer(
         self, request: RequestFacts, snapshots: Sequence[Response], notes: Notes
@@ -69,8 +88,8 @@ class NextLink:
             return 503, [("Cache-Control", "private, no-store")], b""
         body = b"".join(
             snapshot.body
-            for shown, snapshot in zip(self.plan.shown, snapshots, strict=True)
-            if self._lags(shown, request)
+            for topics, snapshot in zip(self._pages.values(), snapshots, strict=True)
+            if any(self._lags(shown, request) for shown in topics)
         )
         content_type = snapshots[0].headers.get("content-type", "text/plain")
         headers = [
@@ -85,6 +104,10 @@ class NextLink:
     def _lags(self, shown: Shown, request: RequestFacts) -> bool:
         name = shown.topic.name
         return shown_by(self.seen[name]) != shown_by(request.versions[name])
+
+
+def _is_signed(plan: Plan, path: str) -> bool:
+    return compare_digest(path.encode(), plan.next_link(plan.names, mount="").encode())
 
 
 def _for_caches(snapshot: Response) -> Headers:

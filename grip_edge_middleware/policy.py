@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from grip_edge_middleware.errors import SignatureError
 from grip_edge_middleware.grip import (
     MAX_CHANNELS,
     etag,
     long_poll_headers,
     next_link,
+    private_next_link,
     stream_headers,
 )
 from grip_edge_middleware.routing import Matcher
 from grip_edge_middleware.settings import MAX_SECONDS, Route, Settings, TopicSettings
+from grip_edge_middleware.signature import Verifier
 from grip_edge_middleware.surrogate import build_keys, parse_keys
 from grip_edge_middleware.topics import Topic
 from grip_edge_middleware.types import Headers, Hold
@@ -60,6 +63,8 @@ class RequestFacts:
     """The version of each topic when the request began, so that it is never too new."""
     mount: str = ""
     """Where the app is mounted, percent-encoded: it may come from the URL."""
+    refusal: Callable[[], str | None] = lambda: "no proxy is known"
+    """Why the request is not taken for one of a GRIP proxy's, None if it is."""
 
 
 @dataclass(slots=True)
@@ -79,6 +84,7 @@ class Shown:
     route: Route
     recovers: bool
     """Whether who missed a message can be shown what it said."""
+    is_private: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,13 @@ class Plan:
     is_purgeable: bool
     """Without a CDN that is told of changes, no response is made cacheable."""
     any_key: Callable[[str], str | None]
+    secret: str = field(repr=False)
+    """Signs the next links of private topics."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether not everybody may see it: it is never cached, and held by a GRIP proxy only."""
+        return any(shown.is_private for shown in self.shown)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,12 +131,12 @@ class Plan:
         is_kept = status in _KEPT_UNASKED or _has_freshness(headers)
         if not is_kept or _is_private(headers):
             return headers
-        if self._is_for_one(request):
+        if self.is_private or self._is_for_one(request):
             return _keep_out(headers)
         return self._with_keys(request, headers, notes, freshness=[])
 
     def _cache(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
-        if _is_private(headers) or self._is_for_one(request):
+        if self.is_private or _is_private(headers) or self._is_for_one(request):
             return _keep_out(headers)
         if not self.is_purgeable:
             return self._with_keys(request, headers, notes, freshness=[])
@@ -169,18 +182,27 @@ class Plan:
         if request.method != "GET" or notes.declines_hold or _has(headers, "grip-hold"):
             return []
         held = [shown for shown in self.shown if _is_held(shown.route, request.accept)]
+        if held and self.is_private and (reason := request.refusal()) is not None:
+            _warn_of_stranger(self.shown[0].route.pattern.text, reason)
+            return []
         return [shown for shown in held if shown.route.hold == _hold_of(held)]
 
     def _stream(self, request: RequestFacts, headers: Headers, held: list[Shown]) -> Headers:
         if not held:
             return []
         channels = _channels(request, held)
-        link = next_link(channels, request.mount) if None not in channels.values() else ""
+        link = self.next_link(channels, request.mount) if None not in channels.values() else ""
         keep_alive_s = min(shown.route.keep_alive for shown in held)
         is_event_stream = _value(headers, "content-type").lower().startswith("text/event-stream")
         return stream_headers(
             channels, next_link=link, keep_alive_s=keep_alive_s if is_event_stream else 0
         )
+
+    def next_link(self, names: Iterable[str], mount: str) -> str:
+        """Return where a GRIP proxy asks for what the clients of a stream have missed."""
+        if self.is_private:
+            return private_next_link(names, self.secret, mount)
+        return next_link(names, mount)
 
     def _answer_poll(self, request: RequestFacts, headers: Headers, held: list[Shown]) -> Headers:
         """Hold who has this response already, and nobody else."""
@@ -211,6 +233,7 @@ class Policy:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._verifier = Verifier(settings.proxies)
         self._matcher = Matcher(
             (route.pattern, (topic, route)) for topic in settings.topics for route in topic.routes
         )
@@ -233,6 +256,22 @@ class Policy:
             logger.warning("%s shows %d topics; a proxy takes %d", path, len(shown), MAX_CHANNELS)
         return self._plan(shown)
 
+    def refusal(self, grip_sig: str, now: float) -> str | None:
+        """Return why a request is not taken for one of a GRIP proxy's, None if it is.
+
+        Without a verify key anybody is believed; private topics are not set up without. `now` is
+        Unix time.
+        """
+        if not self._verifier.has_keys:
+            return None
+        if not grip_sig:
+            return "Grip-Sig is missing"
+        try:
+            self._verifier.check(grip_sig, now=now)
+        except SignatureError as error:
+            return error.reason
+        return None
+
     def plan_of(self, names: Iterable[str]) -> Plan | None:
         """Return the plan of a next link for these topics, None if one of them has none."""
         shown = []
@@ -250,6 +289,7 @@ class Policy:
             self._settings.key_budget,
             is_purgeable=bool(self._settings.cdns),
             any_key=self.any_key,
+            secret=self._settings.secret,
         )
 
     def any_key(self, key: str) -> str | None:
@@ -262,7 +302,7 @@ def _shown(settings: TopicSettings, topic: Topic, route: Route) -> Shown:
     # A next link reads the topic's values from its name; a long-poll is asked again as it was.
     recovers = route.hold is not None and settings.can_recover(route.hold)
     is_readable = route.hold == "response" or not topic.is_shortened
-    return Shown(topic, route, recovers and is_readable)
+    return Shown(topic, route, recovers and is_readable, settings.private)
 
 
 def find_topic(topics: Iterable[TopicSettings], name: str) -> tuple[TopicSettings, Topic] | None:
@@ -368,6 +408,22 @@ def _has(headers: Headers, wanted: str) -> bool:
 
 def _value(headers: Headers, wanted: str) -> str:
     return next((value for name, value in headers if name.lower() == wanted), "")
+
+
+# The routes of which it was said. They are as many as the settings have.
+_asked_by_strangers: set[str] = set()
+
+
+def _warn_of_stranger(route: str, reason: str) -> None:
+    if route in _asked_by_strangers:
+        return
+    _asked_by_strangers.add(route)
+    logger.warning(
+        "%s: private, and asked by nobody known as a GRIP proxy (%s), so it is answered without "
+        "a hold; is GRIP_VERIFY_KEY the proxy's sig_key, and does the cache pass Grip-Sig on?",
+        route,
+        reason,
+    )
 
 
 @lru_cache(maxsize=1024)

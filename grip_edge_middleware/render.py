@@ -11,8 +11,10 @@ import contextlib
 import io
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
@@ -32,6 +34,8 @@ from grip_edge_middleware.types import (
 MAX_BODY_BYTES = 800_000
 
 TARGET = "render"
+
+is_rendering: ContextVar[bool] = ContextVar("grip_edge_is_rendering", default=False)
 USER_AGENT = "grip-edge-middleware"
 # An address of nobody (RFC 5737): an app may trust those of its own machine.
 STRANGER = "192.0.2.1"
@@ -70,8 +74,9 @@ class WSGIRenderer:
 
         deadline = time.monotonic() + self._timeout_s
         try:
-            chunks = self._app(self._environ(path, accept), start_response)
-            _read(chunks, body, deadline)
+            with _rendering():
+                chunks = self._app(self._environ(path, accept), start_response)
+                _read(chunks, body, deadline)
         except DeliveryError:
             raise
         except BaseException as error:  # not even SystemExit may end the dispatcher's thread
@@ -173,7 +178,8 @@ class ASGIRenderer:
                 body.extend(message.get("body", b""))
                 _check_size(len(body))
 
-        await self._app(self._request_scope(path, accept), receive, send)
+        with _rendering():
+            await self._app(self._request_scope(path, accept), receive, send)
         if not start:
             raise DeliveryError(TARGET, f"GET {path}: the app started no response")
         raw = start.get("headers", ())
@@ -216,6 +222,16 @@ class OriginRenderer:
         headers = {"Accept": accept or "*/*", "User-Agent": USER_AGENT}
         answer = self._transport.send(Request("GET", url, headers), max_bytes=MAX_BODY_BYTES)
         return _response(answer.status, list(answer.headers.items()), answer.body)
+
+
+@contextmanager
+def _rendering() -> Iterator[None]:
+    """Tell the view that it is us who ask, which no request from outside can say."""
+    token = is_rendering.set(True)
+    try:
+        yield
+    finally:
+        is_rendering.reset(token)
 
 
 def _read(chunks: Iterable[bytes], body: bytearray, deadline: float) -> None:

@@ -2,7 +2,7 @@
 
 Every mistake is reported, each with its path, what was found, what was expected and the nearest
 valid name. Secrets may come from the environment: `GRIP_URL`, `GRIP_VERIFY_KEY`,
-`FASTLY_SERVICE_ID`, `FASTLY_API_TOKEN`. They are left out of every `repr`.
+`FASTLY_SERVICE_ID`, `FASTLY_API_TOKEN`, `GRIP_EDGE_SECRET`. They are left out of every `repr`.
 
 Pure: the environment is passed in.
 """
@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 HOLDS: tuple[Hold, ...] = get_args(Hold)
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+# Half of what is recommended for HMAC with SHA-256; a word would be guessed.
+MIN_SECRET = 16
 
 # https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2: what caches can count to.
 MAX_SECONDS = 2**31 - 1
@@ -76,6 +79,7 @@ class TopicSettings:
     coalesce: bool
     recovery: str | None
     refetch: bool
+    private: bool
 
     @property
     def recovers(self) -> bool:
@@ -131,6 +135,7 @@ class Settings:
     key_budget: int
     confirm_after: float
     replica_lag: float
+    secret: str = field(repr=False)
 
     @classmethod
     def parse(cls, settings: object, environ: Mapping[str, str]) -> Settings:
@@ -160,6 +165,7 @@ _TOPIC_DEFAULTS: Mapping[str, Any] = {
     "coalesce": True,
     "recovery": "next-link",
     "refetch": False,
+    "private": False,
 }
 _TOPIC_ONLY = ("routes", "models", "payload")
 _GLOBAL_DEFAULTS: Mapping[str, Any] = {
@@ -173,7 +179,7 @@ _GLOBAL_DEFAULTS: Mapping[str, Any] = {
     "confirm_after": 2.0,
     "replica_lag": 0.0,
 }
-_GLOBAL_ONLY = ("topics", "grip_url", "cdn")
+_GLOBAL_ONLY = ("topics", "grip_url", "cdn", "secret")
 
 
 class _Wrong(Exception):  # noqa: N818 - never leaves this file
@@ -201,10 +207,13 @@ class _Reader:
         own = self.values("", found, _GLOBAL_DEFAULTS)
         topics = self.topics(found.get("topics"), shared)
         is_held = any(topic.held_routes for topic in topics)
+        proxies = self.proxies(found, is_held=is_held)
+        self.check_private(topics, proxies)
         return Settings(
             topics=topics,
-            proxies=self.proxies(found, is_held=is_held),
+            proxies=proxies,
             cdns=self.cdns(found.get("cdn")),
+            secret=self.secret(found, topics),
             **own,
         )
 
@@ -246,6 +255,7 @@ class _Reader:
             coalesce=values["coalesce"],
             recovery=values["recovery"],
             refetch=values["refetch"],
+            private=values["private"],
         )
         self.check_rendering(path, topic)
         self.check_params(path, topic)
@@ -294,6 +304,42 @@ class _Reader:
                         f'"{first.hold}" in another topic',
                         "use one of them, or tell the requests apart with accept",
                     )
+
+    def check_private(self, topics: Sequence[TopicSettings], proxies: Sequence[Proxy]) -> None:
+        """Who may see a page is decided by its view, and who may hold it by the proxy's word."""
+        for topic in topics if not all(p.verify_key for p in proxies) else ():
+            if topic.private and topic.held_routes:
+                self.wrong(
+                    f"topics[{_show(topic.template.text)}].private",
+                    "a GRIP proxy has no verify key, so its requests could be anybody's",
+                    "set GRIP_VERIFY_KEY to the proxy's sig_key, or verify-key in grip_url",
+                )
+        seen: dict[str, bool] = {}
+        for topic in topics:
+            path = f"topics[{_show(topic.template.text)}]"
+            for route in topic.routes:
+                if topic.private and route.public:
+                    self.wrong(f"{path}.private", f"{route.pattern.text} is public", "choose one")
+                if seen.setdefault(route.pattern.regex.pattern, topic.private) != topic.private:
+                    self.wrong(
+                        f"{path}.private",
+                        f"{route.pattern.text} is private in one topic and not in another",
+                        "make both private, or give them pages of their own",
+                    )
+
+    def secret(self, found: Mapping[Any, Any], topics: Sequence[TopicSettings]) -> str:
+        """Return what signs the next links of private topics."""
+        secret = found.get("secret", self.environ.get("GRIP_EDGE_SECRET"))
+        hint = "set it or GRIP_EDGE_SECRET to 32 random characters, in all processes the same"
+        if secret is None:
+            if any(topic.private and topic.can_recover("stream") for topic in topics):
+                self.wrong("secret", "missing, and it signs the next links of private topics", hint)
+            return ""
+        if not isinstance(secret, str) or len(secret) < MIN_SECRET:
+            # What was found is not repeated.
+            self.wrong("secret", f"expected a text of {MIN_SECRET} characters or more", hint)
+            return ""
+        return secret
 
     def check_rendering(self, path: str, topic: TopicSettings) -> None:
         """What is published is what a route answers, so it must follow from the topic."""
@@ -379,15 +425,17 @@ class _Reader:
 
     def fastly(self, path: str, options: Mapping[Any, Any]) -> Fastly | None:
         self.names(path, options, ("service_id", "token", "url", "soft"))
-        service_id = self.secret(path, options, "service_id", "FASTLY_SERVICE_ID")
-        token = self.secret(path, options, "token", "FASTLY_API_TOKEN")
+        service_id = self.credential(path, options, "service_id", "FASTLY_SERVICE_ID")
+        token = self.credential(path, options, "token", "FASTLY_API_TOKEN")
         url = self.attempt(f"{path}.url", _http_url, options.get("url", "https://api.fastly.com"))
         soft = self.attempt(f"{path}.soft", _boolean, options.get("soft", True))
         if service_id is None or token is None or url is None or soft is None:
             return None
         return Fastly(service_id, token, url, soft)
 
-    def secret(self, path: str, options: Mapping[Any, Any], name: str, variable: str) -> str | None:
+    def credential(
+        self, path: str, options: Mapping[Any, Any], name: str, variable: str
+    ) -> str | None:
         value = options.get(name) or self.environ.get(variable)
         if isinstance(value, str) and re.fullmatch(r"[!-~]+", value):
             return value
@@ -633,6 +681,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "throttle": _seconds,
     "coalesce": _boolean,
     "refetch": _boolean,
+    "private": _boolean,
     "recovery": lambda found: (
         found if found in ("next-link", None) else _expected('"next-link" or None', found)
     ),

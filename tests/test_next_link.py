@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from grip_edge_middleware import GripEdge
 from grip_edge_middleware.grip import NEXT_LINKS, next_link, parse_grip_last
+from tests.asking import Ask, Counters, ask_asgi, ask_wsgi, link_of, version_of
 from tests.recording import RecordingServer
 
 COUNTER = "counter-{name}"
-Ask = Callable[..., tuple[int, dict[str, str], bytes]]
-
-
-class Counters:
-    """The same app for WSGI and ASGI: streams of values, and what a test makes of them."""
-
-    def __init__(self) -> None:
-        self.values = {"blue": 1, "red": 7, "": 3}
-        self.fails = False
-        self.headers: list[tuple[str, str]] = []
-        self.during: Callable[[], None] = lambda: None
-
-    def answer(self, path: str) -> tuple[int, bytes]:
-        value = self.values.get(path.split("/")[2])
-        self.during()
-        if self.fails:
-            return 500, b"oops"
-        return (200, b"data: %d\n\n" % value) if value is not None else (404, b"gone")
-
-    def wsgi(self, environ: Any, start_response: Any) -> list[bytes]:
-        status, body = self.answer(environ["PATH_INFO"])
-        start_response(f"{status} Status", [("Content-Type", "text/event-stream"), *self.headers])
-        return [body]
-
-    async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
-        status, body = self.answer(scope["path"].removeprefix(scope["root_path"]))
-        headers = [(b"content-type", b"text/event-stream")]
-        headers += [(name.lower().encode(), value.encode()) for name, value in self.headers]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
 
 
 @pytest.fixture
@@ -67,6 +36,8 @@ def edge(server: RecordingServer) -> Iterator[GripEdge]:
             "topics": {
                 COUNTER: {"routes": ["/counters/<name>"], "hold": "stream"},
                 "both": {"routes": ["/both/"], "hold": "stream", "recovery": None},
+                "left": {"routes": ["/pair/red"], "hold": "stream"},
+                "right": {"routes": ["/pair/red"], "hold": "stream"},
             },
         }
     )
@@ -78,71 +49,6 @@ def edge(server: RecordingServer) -> Iterator[GripEdge]:
 def ask(request: pytest.FixtureRequest, edge: GripEdge, counters: Counters) -> Ask:
     """Send a GET through one of the faces."""
     return ask_wsgi(edge, counters) if request.param == "wsgi" else ask_asgi(edge, counters)
-
-
-def ask_wsgi(edge: GripEdge, counters: Counters) -> Ask:
-    face = edge.wsgi(counters.wsgi)
-
-    def ask(path: str, grip_last: str | None = None, mount: str = "") -> Any:
-        started: list[Any] = []
-        environ: dict[str, Any] = {
-            "REQUEST_METHOD": "GET",
-            "SCRIPT_NAME": mount,
-            "PATH_INFO": path,
-            "HTTP_ACCEPT": "*/*",
-        }
-        if grip_last is not None:
-            environ["HTTP_GRIP_LAST"] = grip_last
-
-        def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
-            started.append((status, headers))
-            return bytes
-
-        body = b"".join(face(environ, start_response))
-        [(status, headers)] = started
-        return int(status[:3]), {name.lower(): value for name, value in headers}, body
-
-    return ask
-
-
-def ask_asgi(edge: GripEdge, counters: Counters) -> Ask:
-    face = edge.asgi(counters.asgi)
-
-    def ask(path: str, grip_last: str | None = None, mount: str = "") -> Any:
-        sent: list[Any] = []
-        headers = [(b"accept", b"*/*")]
-        # One line for each channel, as Pushpin sends them.
-        headers += [(b"grip-last", part.encode()) for part in (grip_last or "").split(", ") if part]
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": mount + path,
-            "root_path": mount,
-            "headers": headers,
-        }
-
-        async def receive() -> Any:
-            return {"type": "http.request"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        asyncio.run(face(scope, receive, send))  # type: ignore[arg-type]
-        start, *bodies = sent
-        lines = {name.decode(): value.decode() for name, value in start["headers"]}
-        return start["status"], lines, b"".join(m.get("body", b"") for m in bodies)
-
-    return ask
-
-
-def link_of(headers: dict[str, str]) -> str:
-    found = re.fullmatch(r"<(.*)>; rel=next; timeout=600", headers["grip-link"])
-    assert found is not None
-    return found[1]
-
-
-def version_of(headers: dict[str, str]) -> str:
-    return headers["grip-channel"].rpartition("prev-id=")[2]
 
 
 def test_a_page_says_its_version_and_its_next_link(ask: Ask) -> None:
@@ -233,6 +139,15 @@ def test_several_topics_are_answered_together(ask: Ask) -> None:
         r"counter-blue; prev-id=\d+, counter-red; prev-id=\d+", headers["grip-channel"]
     )
     assert headers["surrogate-key"] == "counter-blue counter-red"
+
+
+def test_a_page_of_two_topics_is_given_once(ask: Ask) -> None:
+    _, page, _ = ask("/pair/red")
+
+    _, headers, body = ask(link_of(page), "left; last-id=1, right; last-id=2")
+
+    assert body == b"data: 7\n\n"
+    assert headers["grip-channel"] == page["grip-channel"]
 
 
 def test_the_stream_of_what_is_gone_ends(ask: Ask, counters: Counters) -> None:

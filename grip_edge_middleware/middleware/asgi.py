@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from urllib.parse import quote
@@ -85,21 +86,27 @@ class ASGIMiddleware:
             has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
             versions=self.gate.versions(plan.names),
             mount=quote(scope.get("root_path", ""), errors="surrogatepass"),
+            refusal=partial(self.policy.refusal, _value(scope, b"grip-sig"), time.time()),
         )
 
     async def _catch_up(self, link: NextLink, scope: Scope, send: Send) -> None:
+        status, headers, body = await self._answer(link, scope)
+        start = {"type": "http.response.start", "status": status, "headers": _encode(headers)}
+        await send(start)
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, link: NextLink, scope: Scope) -> tuple[int, Headers, bytes]:
         self.renderer.attach(scope)
         request = link.as_page(self._facts(scope, link.plan))
+        if (reason := request.refusal()) is not None:
+            return link.refuse(reason)
         notes = Notes()
         token = current_notes.set(notes)
         try:
             snapshots = [await self._snapshot(path, accept) for path, accept in link.routes]
         finally:
             current_notes.reset(token)
-        status, headers, body = link.answer(request, snapshots, notes)
-        start = {"type": "http.response.start", "status": status, "headers": _encode(headers)}
-        await send(start)
-        await send({"type": "http.response.body", "body": body})
+        return link.answer(request, snapshots, notes)
 
     async def _snapshot(self, path: str, accept: str | None) -> Response:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from functools import partial
 from http import HTTPStatus
@@ -73,22 +74,28 @@ class WSGIMiddleware:
             has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
             versions=self.gate.versions(plan.names),
             mount=quote(environ.get("SCRIPT_NAME", "").encode("latin-1")),
+            refusal=partial(self.policy.refusal, environ.get("HTTP_GRIP_SIG", ""), time.time()),
         )
 
     def _catch_up(
         self, link: NextLink, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
+        status, headers, body = self._answer(link, environ)
+        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+        return [body]
+
+    def _answer(self, link: NextLink, environ: WSGIEnvironment) -> tuple[int, Headers, bytes]:
         self.renderer.attach(environ)
         request = link.as_page(self._facts(environ, link.plan))
+        if (reason := request.refusal()) is not None:
+            return link.refuse(reason)
         notes = Notes()
         token = current_notes.set(notes)
         try:
             snapshots = [self._snapshot(path, accept) for path, accept in link.routes]
         finally:
             current_notes.reset(token)
-        status, headers, body = link.answer(request, snapshots, notes)
-        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
-        return [body]
+        return link.answer(request, snapshots, notes)
 
     def _snapshot(self, path: str, accept: str | None) -> Response:
         try:
