@@ -156,11 +156,12 @@ def build_item(
     """Return what is published on a channel, with a format for each kind of hold.
 
     A proxy drops an item whose `id` it has had in the last minute, so a retry is harmless. A client
-    that does not have `prev_id` asks its next link instead.
+    that does not have `prev_id` asks its next link instead. At once: a proxy would wait for an item
+    that is missing, for five seconds, but ours come in order, so it is lost.
     """
     formats = [_FORMATS[hold](message) for hold, message in messages.items()]
     item: dict[str, Any] = Item(formats, id=id, prev_id=prev_id).export(formats_field=True)
-    return {"channel": channel, **item}
+    return {"channel": channel, "no-seq": True, **item}
 
 
 def _stream_format(message: Response) -> HttpStreamFormat:
