@@ -27,6 +27,7 @@ from wire import Wire
 
 from grip_edge_middleware import GripEdge
 from grip_edge_middleware.grip import CONFIRMED
+from grip_edge_middleware.render import STRANGER
 from grip_edge_middleware.stores import Gate
 
 # Soon, so that tests are quick; the default is 2.
@@ -89,9 +90,11 @@ class Board:
 
     def app(self, environ: Any, start_response: Any) -> list[bytes]:
         path = environ["PATH_INFO"]
-        self.before_read.wait(path)
+        is_asked = environ["REMOTE_ADDR"] != STRANGER
+        name = path if is_asked else rendering(path)
+        self.before_read.wait(name)
         body = b"data: %d\n\n" % self.values.get(path, 0)
-        self.after_read.wait(path)
+        self.after_read.wait(name)
         start_response("200 OK", [("Content-Type", "text/event-stream")])
         return [body]
 
@@ -104,6 +107,11 @@ class Board:
 
     def page(self, kind: str, name: object) -> Page:
         return Page(self, kind, f"{name}-{time.monotonic_ns()}")
+
+
+def rendering(path: str) -> str:
+    """The name under which the app is held while the edge has it render a page."""
+    return f"rendering {path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from board import RECOVERY, Board, Page, Wired, board
+from board import RECOVERY, Board, Page, Wired, board, rendering
 from clients import StreamClient, connected
 
 from grip_edge_middleware import grip
@@ -251,8 +251,7 @@ def test_next_link_in_transit_to_the_proxy_across_the_marker_too(served: Board) 
 async def late_after_a_next_link_was_answered(page: Page) -> Told:
     """The app reads for a next link, and answers that nothing is new after the page has changed."""
     async with in_transit_to(page) as late, clients_of(page, 1):
-        with page.board.after_read.holding(page.path) as held:
-            # The page is cached: what the app is asked for now is the next link.
+        with page.board.after_read.holding(rendering(page.path)) as held:
             await in_thread(held.wait)
             await in_thread(page.change, 1)
     return await told(page, late, 1)

@@ -12,7 +12,6 @@ import asyncio
 import http.client
 import io
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -41,8 +40,6 @@ class Wire:
         self.asked: list[Asked] = []
         self.answers = Checkpoint()
         """Answers on their way to Pushpin, under their path and the topics of a next link."""
-        self.transit_s: Callable[[Asked], float] = lambda asked: 0.0
-        """How many seconds an answer is on its way."""
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -73,7 +70,7 @@ class Wire:
             request, asked = await read_request(reader)
             self.asked.append(asked)
             answer = await self._ask(request)
-            await asyncio.sleep(self.transit_s(asked))
+            await asyncio.sleep(self.answers.takes_s(asked.path))
             await asyncio.wrap_future(self.answers.arrive(asked.path, *asked.topics))
             writer.write(answer)
             await writer.drain()
