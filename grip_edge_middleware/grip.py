@@ -215,7 +215,8 @@ def build_item(
     """Return what is published on a channel, with a format for each kind of hold.
 
     A proxy drops an item whose `id` it has had in the last minute, so a retry is harmless. A client
-    that does not have `prev_id` asks its next link instead.
+    that does not have `prev_id` asks its next link instead. At once: a proxy would wait for an item
+    that is missing, for five seconds, but ours come in order, so it is lost.
     """
     formats = [_FORMATS[hold](message, id) for hold, message in messages.items()]
     return _item(channel, formats, id, prev_id)
@@ -239,7 +240,7 @@ def build_marker(
 
 def _item(channel: str, formats: list[Any], version: str, prev_id: str | None) -> dict[str, Any]:
     item: dict[str, Any] = Item(formats, id=version, prev_id=prev_id).export(formats_field=True)
-    return {"channel": channel, **item}
+    return {"channel": channel, "no-seq": True, **item}
 
 
 def _stream_format(message: Response, version: str) -> HttpStreamFormat:

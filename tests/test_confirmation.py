@@ -44,6 +44,7 @@ def test_a_marker_follows_the_purge_that_confirms() -> None:
     assert marker == {
         "channel": "counter-blue",
         "id": f"{item['id']}.c",
+        "no-seq": True,
         "prev-id": item["id"],
         "formats": {"http-stream": {"content": ""}},
     }

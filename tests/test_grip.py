@@ -285,7 +285,7 @@ def test_a_message_is_published_in_the_format_of_its_hold(
 ) -> None:
     item = build_item("counter-blue", messages, id="7")
 
-    assert item == {"channel": "counter-blue", "id": "7", "formats": formats}
+    assert item == {"channel": "counter-blue", "no-seq": True, "id": "7", "formats": formats}
     assert json.loads(json.dumps(item)) == item
 
 
@@ -295,6 +295,7 @@ def test_an_item_may_name_the_one_before_it() -> None:
     assert item == {
         "channel": "c",
         "id": "8",
+        "no-seq": True,
         "prev-id": "7",
         "formats": {"http-stream": {"content": "x"}},
     }
@@ -318,7 +319,7 @@ def test_a_marker_is_for_who_lacks_what_it_follows(
 ) -> None:
     item = build_marker("c", holds, id="8.c", prev_id="8")
 
-    assert item == {"channel": "c", "id": "8.c", "prev-id": "8", **marker}
+    assert item == {"channel": "c", "no-seq": True, "id": "8.c", "prev-id": "8", **marker}
 
 
 @given(st.binary())

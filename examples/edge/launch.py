@@ -58,7 +58,8 @@ class EdgeFailed(Exception):  # noqa: N818
 class Edge:
     """Pushpin in front of Varnish in front of the app at `app_port`, on loopback.
 
-    A port that is not given is a free one. What it started ends with the thread that started it.
+    A port that is not given is a free one. Pushpin asks `proxied_port` if that is given: something
+    else in front of the cache. What it started ends with the thread that started it.
 
         with Edge(app_port=8000) as edge:
             serve(app, edge.app_port)
@@ -72,6 +73,7 @@ class Edge:
         client_port: int | None = None,
         control_port: int | None = None,
         cache_port: int | None = None,
+        proxied_port: int | None = None,
         start_timeout_s: float = 30.0,
     ) -> None:
         free = free_ports()
@@ -79,6 +81,7 @@ class Edge:
         self.client_port = client_port or next(free)
         self.control_port = control_port or next(free)
         self.cache_port = cache_port or next(free)
+        self.proxied_port = proxied_port or self.cache_port
         self.url = f"http://127.0.0.1:{self.client_port}"
         self.cache_url = f"http://127.0.0.1:{self.cache_port}"
         self.control_url = f"http://127.0.0.1:{self.control_port}"
@@ -178,7 +181,7 @@ class Edge:
     def _write_configuration(self) -> None:
         rundir = self._rundir
         write_copy("default.vcl", rundir, {'.port = "8000";': f'.port = "{self.app_port}";'})
-        write_copy("routes", rundir, {"127.0.0.1:6081": f"127.0.0.1:{self.cache_port}"})
+        write_copy("routes", rundir, {"127.0.0.1:6081": f"127.0.0.1:{self.proxied_port}"})
         write_copy(
             "pushpin.conf",
             rundir,

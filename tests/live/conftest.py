@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ HERE = Path(__file__).resolve().parent
 # `launch` is what users run; `clients` and `servers` lie beside this file.
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "examples" / "edge")]
 
-from launch import Edge, EdgeMissing  # noqa: E402
+from board import Wired  # noqa: E402
+from launch import Edge, EdgeMissing, free_ports  # noqa: E402
+from wire import Wire  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +25,23 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def edge() -> Iterator[Edge]:
     """Pushpin and Varnish in front of `edge.app_port`, where no app listens yet."""
-    edge = Edge()
+    with running(Edge()) as edge:
+        yield edge
+
+
+@pytest.fixture(scope="session")
+def wired() -> Iterator[Wired]:
+    """Another edge, with a wire between Pushpin and Varnish on which answers can be held."""
+    cache_port = next(free_ports())
+    with (
+        Wire(cache_port) as wire,
+        running(Edge(cache_port=cache_port, proxied_port=wire.port)) as edge,
+    ):
+        yield Wired(edge, wire)
+
+
+@contextmanager
+def running(edge: Edge) -> Iterator[Edge]:
     try:
         edge.start()
     except EdgeMissing as missing:

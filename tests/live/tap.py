@@ -1,4 +1,7 @@
-"""A wire tap: passes HTTP on to a real Varnish or Pushpin and notes what went by, and when."""
+"""A tap: passes purges or publishes on to a real Varnish or Pushpin, and notes what went by.
+
+They can be held before they are passed on and after they took effect, refused, and lost.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,13 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
+from checkpoint import Checkpoint
+
 PASSED_ON = ("xkey-purge", "xkey-hard", "content-type", "authorization")
+ANSWERED = ("Grip-Edge-Purged", "Content-Type")
+
+Answer = tuple[int, dict[str, str], bytes]
+SWALLOWED: Answer = (200, {"Grip-Edge-Purged": "0"}, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,10 @@ class Tap:
 
     def __init__(self, target_port: int) -> None:
         self.passages: list[Passage] = []
+        self.arrivals = Checkpoint()
+        """Requests that are not passed on yet, under the names that they carry."""
+        self.answers = Checkpoint()
+        """Acknowledgements: what was asked is done, and who asked does not know it yet."""
         self.is_broken = False
         """Answers 500 and passes nothing on."""
         self.swallows = False
@@ -68,40 +81,36 @@ def _handler(tap: Tap, target_port: int) -> type[BaseHTTPRequestHandler]:
         def answer(self) -> None:
             arrived = time.monotonic()
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            headers = {n: v for n, v in self.headers.items() if n.lower() in PASSED_ON}
+            names = names_of(self.headers.get("xkey-purge"), body)
+            tap.arrivals.wait(*names)
             if tap.is_broken:
                 self.send_error(500)
                 return
-            if tap.swallows:
-                self.send_response(200)
-                self.send_header("Grip-Edge-Purged", "0")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
             try:
-                response, answer = pass_on(target_port, self.command, self.path, body, headers)
+                status, headers, content = SWALLOWED if tap.swallows else self.pass_on(body)
             except OSError:
                 # The target is down or hangs: so is the tap.
                 self.close_connection = True
                 return
-            passage = Passage(
-                self.command,
-                names_of(self.headers.get("xkey-purge"), body),
-                body,
-                arrived,
-                time.monotonic(),
-                response.status,
-            )
             # Before the caller has the answer: what it does next comes after this in the list.
-            tap.passages.append(passage)
-            self.send_response(response.status)
-            for name in ("Grip-Edge-Purged", "Content-Type"):
-                if value := response.getheader(name):
+            answered = time.monotonic()
+            tap.passages.append(Passage(self.command, names, body, arrived, answered, status))
+            tap.answers.wait(*names)
+            self.send(status, headers, content)
+
+        def pass_on(self, body: bytes) -> Answer:
+            headers = {n: v for n, v in self.headers.items() if n.lower() in PASSED_ON}
+            return ask(target_port, self.command, self.path, body, headers)
+
+        def send(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
+            self.send_response(status)
+            for name in ANSWERED:
+                if value := headers.get(name):
                     self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer)))
+            self.send_header("Content-Length", str(len(content)))
             with suppress(OSError):  # the caller may have given up
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(content)
 
         do_POST = do_PURGEKEYS = answer  # noqa: N815 - http.server's names
 
@@ -111,14 +120,12 @@ def _handler(tap: Tap, target_port: int) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def pass_on(
-    port: int, method: str, path: str, body: bytes, headers: Mapping[str, str]
-) -> tuple[http.client.HTTPResponse, bytes]:
+def ask(port: int, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     target = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         target.request(method, path, body, dict(headers))
         response = target.getresponse()
-        return response, response.read()
+        return response.status, dict(response.headers), response.read()
     finally:
         target.close()
 

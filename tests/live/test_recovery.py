@@ -1,186 +1,413 @@
-"""Streams from a cache have no gaps: versions, next links and markers on real Pushpin and Varnish.
+"""Streams from a cache have no gaps: each way to miss a change, on real Pushpin and Varnish.
 
-What may go wrong is made to: a page that was read from the cache before the purge and arrives after
-the publish, a publish that reaches nobody. Each has its control without recovery.
+What is on its way is held while something else happens, or is lost. Each has its control in the
+same run: pages whose topic does not recover, or an edge without the one thing that heals.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from board import RECOVERY, Board, Page, Wired, board, rendering
 from clients import StreamClient, connected
-from launch import Edge
-from servers import wait_until_reached, wsgi_server
-from tap import Tap
 
-from grip_edge_middleware import GripEdge
+from grip_edge_middleware import grip
 
 pytestmark = pytest.mark.live
 
-CONFIRM_AFTER_S = 0.5
+CLIENTS = 20
 HEALED_WITHIN_S = 3.5
+LAST = 99
+
+Told = list[list[int]]
+"""What each client was told, in order."""
+Scenario = Callable[[Page], Awaitable[Told]]
+
+in_thread = asyncio.to_thread
 
 
-class Board:
-    """An app whose streams show a value each, behind the edge, with taps on what is sent."""
-
-    def __init__(self, edge: Edge, purges: Tap, publishes: Tap, recovery: str | None) -> None:
-        self.edge = edge
-        self.purges = purges
-        self.publishes = publishes
-        self.values: dict[str, int] = {}
-        self.served: list[str] = []
-        self.grip_edge = GripEdge(
-            settings={
-                "cdn": f"varnish://127.0.0.1:{purges.port}",
-                "grip_url": f"http://127.0.0.1:{publishes.port}",
-                "confirm_after": CONFIRM_AFTER_S,
-                "recovery": recovery,
-                "topics": {
-                    "board-{n}": {"routes": ["/board/<n>"], "hold": "stream", "throttle": 0}
-                },
-            }
-        )
-        self.face = self.grip_edge.wsgi(self.app)
-
-    def app(self, environ: Any, start_response: Any) -> list[bytes]:
-        start_response("200 OK", [("Content-Type", "text/event-stream")])
-        return [b"data: %d\n\n" % self.values.get(environ["PATH_INFO"], 0)]
-
-    def counting(self, environ: Any, start_response: Any) -> Any:
-        self.served.append(environ["PATH_INFO"])
-        return self.face(environ, start_response)
-
-    def url(self, name: str) -> str:
-        return f"{self.edge.url}/board/{name}"
-
-    def change(self, name: str, value: int) -> None:
-        self.values[f"/board/{name}"] = value
-        self.grip_edge.submit("board-{n}", n=name)
-        assert self.grip_edge.flush(10)
-
-
-@contextmanager
-def board(edge: Edge, *, recovery: str | None = "next-link") -> Iterator[Board]:
-    with ExitStack() as stack:
-        purges = stack.enter_context(Tap(edge.cache_port))
-        publishes = stack.enter_context(Tap(edge.control_port))
-        served = Board(edge, purges, publishes, recovery)
-        stack.callback(served.grip_edge.close)
-        stack.enter_context(wsgi_server(served.counting, edge.app_port))
-        wait_until_reached(f"{edge.cache_url}/board/ready")
-        yield served
-
-
-def shows(value: int) -> Any:
+def shows(value: int) -> Callable[[str], bool]:
     return lambda data: data == str(value)
 
 
-async def healed(clients: list[StreamClient], value: int) -> list[float]:
-    """Return when each client got the value, for those that got it in time."""
-    arrived = []
-    deadline = time.monotonic() + HEALED_WITHIN_S
+def told_in(served: Board, scenario: Scenario) -> tuple[Told, Told]:
+    """Play a scenario with recovery, and without."""
+    with_recovery, without = (asyncio.run(play(served, scenario, kind)) for kind in RECOVERY)
+    return with_recovery, without
+
+
+async def play(served: Board, scenario: Scenario, kind: str) -> Told:
+    return await scenario(served.page(kind, scenario.__name__.replace("_", "-")))
+
+
+def report(interleaving: str, told: Told, control: Told, value: int = 1) -> None:
+    print(f"\n{interleaving}: {count_of(told, value)}; control {count_of(control, value)}")
+
+
+def count_of(told: Told, value: int) -> str:
+    twice = sum(len(values) - len(set(values)) for values in told)
+    return f"{sum(value in values for values in told)} of {len(told)} healed, {twice} told twice"
+
+
+@asynccontextmanager
+async def clients_of(page: Page, count: int = CLIENTS) -> AsyncIterator[list[StreamClient]]:
+    """Clients that have got their page."""
+    async with connected(StreamClient(page.url) for _ in range(count)) as clients:
+        for client in clients:
+            await client.event(lambda _: True)
+        yield clients
+
+
+@asynccontextmanager
+async def in_transit_to(page: Page) -> AsyncIterator[list[StreamClient]]:
+    """Clients whose page has left the cache, and arrives when the block ends."""
+    clients = [StreamClient(page.url) for _ in range(CLIENTS)]
+    with page.board.wire.answers.holding(page.path, CLIENTS) as held:
+        connecting = asyncio.gather(*(client.connect() for client in clients))
+        await in_thread(held.wait, CLIENTS)
+        yield clients
+    await connecting
     for client in clients:
-        try:
-            left_s = max(0.01, deadline - time.monotonic())
-            arrived.append((await client.event(shows(value), left_s)).at)
-        except TimeoutError:
-            continue
-    return arrived
+        await client.event(lambda _: True)
 
 
-@pytest.mark.parametrize("recovery", ["next-link", None])
-def test_a_page_older_than_its_subscription_is_healed(edge: Edge, recovery: str | None) -> None:
-    """As if it had left the cache just before the purge and arrived just after the publish."""
-    name = f"late-{recovery}"
+async def told(page: Page, clients: list[StreamClient], value: int) -> Told:
+    """Return what the clients are told, when all that comes without another change has come."""
+    await in_thread(page.wait_until_confirmed)
+    if RECOVERY[page.kind]:
+        healing = (client.event(shows(value), HEALED_WITHIN_S) for client in clients)
+        await asyncio.gather(*healing, return_exceptions=True)
+    # Whatever is on its way to a client comes before this.
+    await in_thread(page.change, LAST)
+    values = []
+    for client in clients:
+        await client.event(shows(LAST))
+        data = [int(event.data) for event in client.events]
+        values.append(data[: data.index(LAST)])
+    await asyncio.gather(*(client.close() for client in clients))
+    return values
 
-    async def scenario() -> tuple[int, float]:
-        with board(edge, recovery=recovery) as served:
-            async with StreamClient(served.url(name)) as early:
-                await early.event(shows(0))
-                served.purges.swallows = True
-                await asyncio.to_thread(served.change, name, 1)
+
+@pytest.fixture
+def served(wired: Wired) -> Iterator[Board]:
+    with board(wired) as served:
+        yield served
+
+
+def test_page_in_transit_to_the_proxy_across_purge_and_publish(served: Board) -> None:
+    async def scenario(page: Page) -> Told:
+        async with clients_of(page, 1) as [early]:
+            async with in_transit_to(page) as late:
+                await in_thread(page.change, 1)
                 await early.event(shows(1))
-                async with connected(StreamClient(served.url(name)) for _ in range(100)) as late:
-                    for client in late:
-                        await client.event(shows(0))
-                    served.purges.swallows = False
-                    started = time.monotonic()
-                    arrived = await healed(late, 1)
-                    assert not any(client.is_ended for client in late)
-                    return len(arrived), max(arrived, default=started) - started
+            return await told(page, late, 1)
 
-    count, slowest_s = asyncio.run(scenario())
+    healed, control = told_in(served, scenario)
 
-    print(f"\nlate subscription, recovery {recovery}: {count} of 100 healed, in {slowest_s:.2f} s")
-    assert count == (100 if recovery else 0)
+    report("page in transit across purge and publish", healed, control)
+    assert healed == [[0, 1]] * CLIENTS
+    assert control == [[0]] * CLIENTS
 
 
-@pytest.mark.parametrize("recovery", ["next-link", None])
-def test_a_publish_that_nobody_received_is_healed(edge: Edge, recovery: str | None) -> None:
-    name = f"lost-{recovery}"
+def test_purge_that_purged_nothing(served: Board) -> None:
+    async def scenario(page: Page) -> Told:
+        async with clients_of(page, 1) as [early]:
+            served.purges.swallows = True
+            await in_thread(page.change, 1)
+            await early.event(shows(1))
+            async with clients_of(page) as late:
+                served.purges.swallows = False
+                return await told(page, late, 1)
 
-    async def scenario() -> tuple[int, float]:
-        with board(edge, recovery=recovery) as served:
-            async with connected(StreamClient(served.url(name)) for _ in range(100)) as clients:
-                for client in clients:
-                    await client.event(shows(0))
-                served.publishes.swallows = True
-                await asyncio.to_thread(served.change, name, 1)
-                served.publishes.swallows = False
-                started = time.monotonic()
-                arrived = await healed(clients, 1)
-                return len(arrived), max(arrived, default=started) - started
+    healed, control = told_in(served, scenario)
 
-    count, slowest_s = asyncio.run(scenario())
-
-    print(f"\nlost publish, recovery {recovery}: {count} of 100 healed, in {slowest_s:.2f} s")
-    assert count == (100 if recovery else 0)
+    report("purge lost", healed, control)
+    assert healed == [[0, 1]] * CLIENTS
+    assert control == [[0]] * CLIENTS
 
 
-def test_connecting_costs_the_app_next_to_nothing(edge: Edge) -> None:
+def test_publish_lost(served: Board) -> None:
+    async def scenario(page: Page) -> Told:
+        async with clients_of(page) as clients:
+            await in_thread(page.change, 1)
+            for client in clients:
+                await client.event(shows(1))
+            served.publishes.swallows = True
+            await in_thread(page.change, 2)
+            served.publishes.swallows = False
+            return await told(page, clients, 2)
+
+    healed, control = told_in(served, scenario)
+
+    report("publish lost", healed, control, 2)
+    assert healed == [[0, 1, 2]] * CLIENTS
+    assert control == [[0, 1]] * CLIENTS
+
+
+def test_marker_lost(served: Board) -> None:
+    """Who is up to date has missed nothing. The next item follows the marker: the link is asked."""
+
+    async def scenario(page: Page) -> Told:
+        async with clients_of(page) as clients:
+            await in_thread(page.change, 1)
+            for client in clients:
+                await client.event(shows(1))
+            served.publishes.swallows = True
+            await in_thread(page.wait_until_confirmed)
+            served.publishes.swallows = False
+            await in_thread(page.change, 2)
+            return await told(page, clients, 2)
+
+    healed, control = told_in(served, scenario)
+
+    report("marker lost, then a change", healed, control, 2)
+    assert healed == control == [[0, 1, 2]] * CLIENTS  # without recovery there is no marker
+
+
+async def lose_publish_and_marker(page: Page, clients: list[StreamClient]) -> None:
+    page.board.publishes.swallows = True
+    await in_thread(page.change, 1)
+    await in_thread(page.wait_until_confirmed)
+    page.board.publishes.swallows = False
+    assert not any(event.data == "1" for client in clients for event in client.events)
+
+
+def test_publish_and_marker_lost_and_a_later_change(served: Board) -> None:
+    """Nothing tells the clients. The next change does, which is the control's only hope too."""
+
+    async def scenario(page: Page) -> Told:
+        async with clients_of(page) as clients:
+            await lose_publish_and_marker(page, clients)
+            await in_thread(page.change, 2)
+            return await told(page, clients, 2)
+
+    healed, control = told_in(served, scenario)
+
+    report("publish and marker lost, then a change", healed, control, 2)
+    assert healed == control == [[0, 2]] * CLIENTS
+
+
+def test_publish_and_marker_lost_and_no_later_change(
+    served: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it takes until the timeout of the next link: here 2 seconds."""
+    monkeypatch.setattr(grip, "NEXT_LINK_TIMEOUT_S", 2)
+
+    async def scenario(page: Page) -> Told:
+        async with clients_of(page) as clients:
+            await lose_publish_and_marker(page, clients)
+            return await told(page, clients, 1)
+
+    healed, control = told_in(served, scenario)
+
+    report("publish and marker lost, then the link's timeout", healed, control)
+    assert healed == [[0, 1]] * CLIENTS
+    assert control == [[0]] * CLIENTS
+
+
+async def late_while_a_next_link_is_read(page: Page) -> Told:
+    """Who asks what the proxy is asking already joins that, and gets what was there before it."""
+    with page.board.wire.answers.holding(page.topic) as held:
+        async with clients_of(page, 1), in_transit_to(page) as late:
+            # The proxy asks a second after the first subscriber of a channel.
+            await in_thread(held.wait)
+            await in_thread(page.change, 1)
+    return await told(page, late, 1)
+
+
+def test_next_link_in_transit_to_the_proxy_across_the_change(wired: Wired) -> None:
+    with board(wired) as served:
+        healed = asyncio.run(play(served, late_while_a_next_link_is_read, "board"))
+    with board(wired, confirm_after_s=0) as served:
+        control = asyncio.run(play(served, late_while_a_next_link_is_read, "board"))
+
+    report("next link in transit across the change", healed, control)
+    assert healed == [[0, 1]] * CLIENTS
+    assert control == [[0]] * CLIENTS  # without confirmation, and so without a marker
+
+
+def test_next_link_in_transit_to_the_proxy_across_the_marker_too(served: Board) -> None:
+    """Whom the marker sends to the link joins the old read. A later change heals, or the timer."""
+
+    async def scenario(page: Page) -> Told:
+        with served.wire.answers.holding(page.topic) as held:
+            async with clients_of(page, 1), in_transit_to(page) as late:
+                if RECOVERY[page.kind]:
+                    await in_thread(held.wait)
+                await in_thread(page.change, 1)
+            await in_thread(page.wait_until_confirmed)
+        await in_thread(page.change, 2)
+        return await told(page, late, 2)
+
+    healed, control = told_in(served, scenario)
+
+    report("next link in transit across change and marker, then a change", healed, control, 2)
+    assert healed == control == [[0, 2]] * CLIENTS
+
+
+async def late_after_a_next_link_was_answered(page: Page) -> Told:
+    """The app reads for a next link, and answers that nothing is new after the page has changed."""
+    async with in_transit_to(page) as late, clients_of(page, 1):
+        with page.board.after_read.holding(rendering(page.path)) as held:
+            await in_thread(held.wait)
+            await in_thread(page.change, 1)
+    return await told(page, late, 1)
+
+
+def test_change_after_the_app_read_for_a_next_link(wired: Wired) -> None:
+    """The gate keeps that answer out of the cache: else the confirmation is too late for some."""
+    with board(wired) as served:
+        healed = asyncio.run(play(served, late_after_a_next_link_was_answered, "board"))
+    with board(wired, gate=False, confirm_after_s=0) as served:
+        control = asyncio.run(play(served, late_after_a_next_link_was_answered, "board"))
+
+    report("next link answered across the change", healed, control)
+    assert healed == [[0, 1]] * CLIENTS
+    assert control == [[0]] * CLIENTS
+
+
+def test_second_change_while_the_first_publish_is_held(served: Board) -> None:
+    """The message that is held is older than the page that is given out meanwhile."""
+
+    async def scenario(page: Page) -> Told:
+        async with clients_of(page) as early, AsyncExitStack() as stack:
+            with served.publishes.arrivals.holding(page.topic) as held:
+                page.commit(1)
+                page.submit()
+                await in_thread(held.wait)
+                page.commit(2)
+                page.submit()
+                late = await stack.enter_async_context(clients_of(page))
+            await in_thread(page.flush)
+            return await told(page, early + late, 2)
+
+    healed, control = told_in(served, scenario)
+
+    report("second change while the first publish is held", healed, control, 2)
+    assert healed[:CLIENTS] == control[:CLIENTS] == [[0, 1, 2]] * CLIENTS
+    assert healed[CLIENTS:] == [[2, 2]] * CLIENTS
+    assert control[CLIENTS:] == [[2, 1, 2]] * CLIENTS  # back, and forth
+
+
+def test_change_committed_while_a_purge_is_held(served: Board) -> None:
+    """Who comes meanwhile gets the old page, and is subscribed before the publish."""
+
+    async def scenario(page: Page) -> Told:
+        async with clients_of(page) as early, AsyncExitStack() as stack:
+            with served.purges.arrivals.holding(page.topic) as held:
+                page.commit(1)
+                page.submit()
+                await in_thread(held.wait)
+                late = await stack.enter_async_context(clients_of(page))
+                page.commit(2)
+                page.submit()
+            await in_thread(page.flush)
+            return await told(page, early + late, 2)
+
+    healed, control = told_in(served, scenario)
+
+    report("change committed while a purge is held", healed, control, 2)
+    # What is published after the first purge is read after it, so it is the second change already.
+    assert healed == control == [[0, 2, 2]] * 2 * CLIENTS
+
+
+def test_client_comes_between_purge_and_publish(served: Board) -> None:
+    """Its page says which version it shows, so it is not told the same again."""
+
+    async def scenario(page: Page) -> Told:
+        async with AsyncExitStack() as stack:
+            with served.publishes.arrivals.holding(page.topic) as held:
+                page.commit(1)
+                page.submit()
+                await in_thread(held.wait)
+                clients = await stack.enter_async_context(clients_of(page))
+            await in_thread(page.flush)
+            return await told(page, clients, 1)
+
+    with_version, control = told_in(served, scenario)
+
+    report("client between purge and publish", with_version, control)
+    assert with_version == [[1]] * CLIENTS
+    assert control == [[1, 1]] * CLIENTS
+
+
+def test_client_comes_between_commit_and_submit(served: Board) -> None:
+    """Its page is newer than the version that it says: told once more, and not too little."""
+
+    async def scenario(page: Page) -> Told:
+        page.commit(1)
+        async with clients_of(page) as clients:
+            page.submit()
+            await in_thread(page.flush)
+            return await told(page, clients, 1)
+
+    with_version, control = told_in(served, scenario)
+
+    report("client between commit and submit", with_version, control)
+    assert with_version == control == [[1, 1]] * CLIENTS
+
+
+def test_two_changes_within_a_throttle_window(wired: Wired) -> None:
+    """The first is told at once and the last at the window's end, to who came within it as well."""
+
+    async def scenario(page: Page) -> Told:
+        async with clients_of(page) as early, AsyncExitStack() as stack:
+            await in_thread(page.change, 1)
+            for client in early:
+                await client.event(shows(1))
+            for value in (2, 3):
+                page.commit(value)
+                page.submit()
+            late = await stack.enter_async_context(clients_of(page))
+            for client in early + late:
+                await client.event(shows(3))
+            return await told(page, early + late, 3)
+
+    with board(wired, throttle_s=0.5) as served:
+        healed, control = told_in(served, scenario)
+
+    report("two changes within a throttle window", healed, control, 3)
+    # Who comes within the window gets what the cache has: the first change, or already the last.
+    assert healed[:CLIENTS] == control[:CLIENTS] == [[0, 1, 3]] * CLIENTS
+    assert all(values[-1] == 3 and values == sorted(values) for values in healed + control)
+
+
+def test_connecting_costs_the_app_next_to_nothing(served: Board) -> None:
+    page = served.page("board", "crowd")
+
     async def scenario() -> tuple[int, int]:
-        with board(edge) as served:
-            async with connected(StreamClient(served.url("cheap")) for _ in range(500)) as clients:
+        async with clients_of(page, 2_000) as clients:
+            await in_thread(page.change, 1)
+            for client in clients:
+                await client.event(shows(1))
+            asked = len(served.served)
+            await in_thread(page.wait_until_confirmed)
+            # The proxy asks a second after the first subscriber of a channel: that is over.
+            await in_thread(page.change, 2)
+            for client in clients:
+                await client.event(shows(2))
+            return asked, len(served.served) - asked
+
+    before = len(served.served)
+    first, between = asyncio.run(scenario())
+
+    print(f"\n2,000 clients: {first - before} requests to connect, {between} between two changes")
+    assert first - before <= 3
+    assert between <= 3
+
+
+def test_the_marker_says_nothing_to_who_is_up_to_date(served: Board) -> None:
+    async def scenario(page: Page) -> Told:
+        async with clients_of(page) as clients:
+            for value in (1, 2, 3):
+                await in_thread(page.change, value)
                 for client in clients:
-                    await client.event(shows(0))
-                # The proxy asks the next link a second after the first subscriber: see it through.
-                await asyncio.to_thread(served.change, "cheap", 1)
-                before = len(served.served)
-                assert len(await healed(clients, 1)) == 500
-                repeated = sum(len(client.events) - 2 for client in clients)
-                return before, repeated
-
-    requests, repeated = asyncio.run(scenario())
-
-    print(f"\n500 connects: {requests} requests to the app; {repeated} events came twice")
-    assert requests <= 1 + 3  # the first is the wait for the cache
-
-
-def test_the_markers_say_nothing_to_who_is_up_to_date(edge: Edge) -> None:
-    async def scenario() -> list[str]:
-        with board(edge) as served:
-            async with StreamClient(served.url("quiet")) as client:
-                await client.event(shows(0))
-                for value in (1, 2, 3):
-                    await asyncio.to_thread(served.change, "quiet", value)
                     await client.event(shows(value))
-                marked = len(served.publishes.with_name("board-quiet"))
-                await asyncio.to_thread(wait_for_publishes, served, marked + 1)
-                await asyncio.to_thread(served.change, "quiet", 4)
-                await client.event(shows(4))
-                return [event.data for event in client.events]
+            return await told(page, clients, 3)
 
-    assert asyncio.run(scenario()) == ["0", "1", "2", "3", "4"]
+    marked, control = told_in(served, scenario)
 
-
-def wait_for_publishes(served: Board, count: int) -> None:
-    deadline = time.monotonic() + 10
-    while len(served.publishes.with_name("board-quiet")) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert marked == control == [[0, 1, 2, 3]] * CLIENTS

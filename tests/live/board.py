@@ -1,0 +1,220 @@
+"""An app behind the edge whose pages show one value each, and that can be held wherever it matters.
+
+    with board(wired) as served:
+        page = served.page("board", "a")
+        with served.after_read.holding(page.path) as held: ...
+
+There are two kinds of page, alike but for one thing: the streams of "bare" do not recover. They are
+the control.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from checkpoint import DEADLINE_S, Checkpoint
+from clients import Reply, request
+from launch import Edge
+from servers import wait_until_reached, wsgi_server
+from tap import Tap
+from wire import Wire
+
+from grip_edge_middleware import GripEdge
+from grip_edge_middleware.grip import CONFIRMED
+from grip_edge_middleware.render import STRANGER
+from grip_edge_middleware.stores import Gate
+
+# Soon, so that tests are quick; the default is 2.
+CONFIRM_AFTER_S = 0.5
+RECOVERY = {"board": "next-link", "bare": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """The edge, with a wire between Pushpin and Varnish."""
+
+    edge: Edge
+    wire: Wire
+
+
+class Board:
+    """The app, and taps on what is sent to the cache and to the GRIP proxy."""
+
+    def __init__(
+        self,
+        wired: Wired,
+        purges: Tap,
+        publishes: Tap,
+        *,
+        confirm_after_s: float,
+        throttle_s: float,
+        gate: bool,
+    ) -> None:
+        self.edge = wired.edge
+        self.wire = wired.wire
+        self.purges = purges
+        self.publishes = publishes
+        self.confirms = confirm_after_s > 0
+        self.values: dict[str, int] = {}
+        self.served: list[str] = []
+        """The paths that the app was asked for over HTTP."""
+        self.before_read = Checkpoint()
+        self.after_read = Checkpoint()
+        self.in_transit = Checkpoint()
+        """Answers between the middleware and the cache: decided, and on their way."""
+        self.grip_edge = GripEdge(
+            settings={
+                "cdn": f"varnish://127.0.0.1:{purges.port}",
+                "grip_url": f"http://127.0.0.1:{publishes.port}",
+                "confirm_after": confirm_after_s,
+                "throttle": throttle_s,
+                "topics": {
+                    f"{kind}-{{n}}": {
+                        "routes": [f"/{kind}/<n>"],
+                        "hold": "stream",
+                        "recovery": recovery,
+                    }
+                    for kind, recovery in RECOVERY.items()
+                },
+            }
+        )
+        self.face = self.grip_edge.wsgi(self.app)
+        if not gate:
+            self.face.gate = OpenGate(self.face.gate)  # type: ignore[attr-defined]
+
+    def app(self, environ: Any, start_response: Any) -> list[bytes]:
+        path = environ["PATH_INFO"]
+        is_asked = environ["REMOTE_ADDR"] != STRANGER
+        name = path if is_asked else rendering(path)
+        self.before_read.wait(name)
+        body = b"data: %d\n\n" % self.values.get(path, 0)
+        self.after_read.wait(name)
+        start_response("200 OK", [("Content-Type", "text/event-stream")])
+        return [body]
+
+    def on_the_wire(self, environ: Any, start_response: Any) -> list[bytes]:
+        path = environ["PATH_INFO"]
+        self.served.append(path)
+        body = list(self.face(environ, start_response))
+        self.in_transit.wait(path)
+        return body
+
+    def page(self, kind: str, name: object) -> Page:
+        return Page(self, kind, f"{name}-{time.monotonic_ns()}")
+
+
+def rendering(path: str) -> str:
+    """The name under which the app is held while the edge has it render a page."""
+    return f"rendering {path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of the board, shown to nobody yet."""
+
+    board: Board
+    kind: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        return f"/{self.kind}/{self.name}"
+
+    @property
+    def topic(self) -> str:
+        return f"{self.kind}-{self.name}"
+
+    @property
+    def url(self) -> str:
+        return self.board.edge.url + self.path
+
+    def fetch(self) -> Reply:
+        """Ask the cache, as a client that is not held."""
+        return request(self.board.edge.cache_url + self.path)
+
+    def shown(self) -> int:
+        """The value that the cache shows."""
+        return int(self.fetch().body.removeprefix(b"data: "))
+
+    def change(self, value: int) -> None:
+        """Change the value, and return when everybody was told."""
+        self.commit(value)
+        self.submit()
+        self.flush()
+
+    def commit(self, value: int) -> None:
+        self.board.values[self.path] = value
+
+    def submit(self) -> None:
+        self.board.grip_edge.submit(self.topic)
+
+    def flush(self) -> None:
+        assert self.board.grip_edge.flush(DEADLINE_S)
+
+    def wait_until_confirmed(self) -> None:
+        """Wait until the last change, told already, is confirmed: purged once more, and marked."""
+        if self.board.confirms:
+            wait_until(self._is_marked if RECOVERY[self.kind] else self._is_purged_again)
+
+    def _is_marked(self) -> bool:
+        items = json.loads(self.board.publishes.with_name(self.topic)[-1].body)["items"]
+        last = [item["id"] for item in items if item["channel"] == self.topic][-1]
+        return str(last).endswith(CONFIRMED)
+
+    def _is_purged_again(self) -> bool:
+        purge = self.board.purges.with_name(self.topic)[-1]
+        return purge.arrived > self.board.publishes.with_name(self.topic)[-1].answered
+
+
+class OpenGate:
+    """The control: no gate. Versions are told all the same."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.versions = gate.versions
+
+    def sequence(self) -> int:
+        return 0
+
+    def has_changed(self, keys: Iterable[str], since: int) -> bool:
+        return False
+
+
+@contextmanager
+def board(
+    wired: Wired,
+    *,
+    confirm_after_s: float = CONFIRM_AFTER_S,
+    throttle_s: float = 0.0,
+    gate: bool = True,
+) -> Iterator[Board]:
+    """Serve a board behind the edge."""
+    with ExitStack() as stack:
+        purges = stack.enter_context(Tap(wired.edge.cache_port))
+        publishes = stack.enter_context(Tap(wired.edge.control_port))
+        served = Board(
+            wired,
+            purges,
+            publishes,
+            confirm_after_s=confirm_after_s,
+            throttle_s=throttle_s,
+            gate=gate,
+        )
+        stack.callback(served.grip_edge.close)
+        stack.enter_context(wsgi_server(served.on_the_wire, wired.edge.app_port))
+        wait_until_reached(f"{wired.edge.cache_url}/board/ready")
+        yield served
+
+
+def wait_until(is_true: Callable[[], bool], timeout_s: float = DEADLINE_S) -> None:
+    """Poll until something is true."""
+    tick = threading.Event()
+    deadline = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < deadline
+        tick.wait(0.02)
