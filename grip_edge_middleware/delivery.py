@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.grip import build_item
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 MAX_RENDERS = 8
 
 # About a second of refusals.
-HOPELESS_FAILURES = 4
+DOWN_AFTER = 4
 
 # What a route may answer to be published. What is gone ends the streams that showed it.
 _PUBLISHED = frozenset({200, 404, 410})
@@ -54,11 +54,19 @@ class Target(Protocol):
 
 @dataclass(slots=True)
 class TargetState:
-    """How one target fares. `retry_at` is a time of the delivery's clock."""
+    """How one target fares. `failures` are those in a row; times are of the delivery's clock."""
 
     failures: int = 0
+    failing_since: float = 0.0
     retry_at: float = 0.0
     error: str = ""
+
+    @property
+    def state(self) -> Literal["ok", "failing", "down"]:
+        """What it does: acknowledge, refuse, or refuse all the time."""
+        if not self.failures:
+            return "ok"
+        return "failing" if self.failures < DOWN_AFTER else "down"
 
     def is_resting(self, now: float) -> bool:
         """Whether it refused lately and is not asked again yet."""
@@ -107,6 +115,10 @@ class Delivery:
         self._settle_s = max((purger.settle_s for purger in purgers), default=0.0)
         # Logged once: a broken route may have many topics.
         self._failing_routes: set[str] = set()
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget what failed: in a child that sends nothing, nothing would say that it is over."""
         targets: tuple[Target, ...] = (*self._purgers, *self._publishers)
         self.targets = {target.name: TargetState() for target in targets}
 
@@ -115,8 +127,8 @@ class Delivery:
 
         Until then there is nothing to do: no publish may leave before every purge.
         """
-        states = (self.targets[purger.name] for purger in self._purgers)
-        return max((state.retry_at for state in states if state.is_resting(now)), default=None)
+        resting = (s.retry_at for s in self._cdn_states() if s.is_resting(now))
+        return max(resting, default=None)
 
     def deliver(self, claims: Iterable[Claim]) -> list[Parcel]:
         """Bring each claim to the targets that miss it; return what came of each."""
@@ -133,11 +145,18 @@ class Delivery:
 
     def is_hopeless(self) -> bool:
         """Whether a target has refused so often that waiting a little longer will not help."""
-        return any(state.failures >= HOPELESS_FAILURES for state in self.targets.values())
+        return any(state.state == "down" for state in self.targets.values())
+
+    def can_purge(self) -> bool:
+        """Whether every CDN acknowledged what it was asked last."""
+        return all(not state.failures for state in self._cdn_states())
 
     def close(self) -> None:
         """Close idle connections."""
         self._transport.close()
+
+    def _cdn_states(self) -> Iterator[TargetState]:
+        return (self.targets[purger.name] for purger in self._purgers)
 
     def _missing(self, claim: Claim) -> set[str]:
         return set(self.targets if claim.missing is None else claim.missing)
@@ -312,6 +331,8 @@ class Delivery:
         self, target: Target, error: DeliveryError, response: Response | None
     ) -> None:
         state = self.targets[target.name]
+        if not state.failures:
+            state.failing_since = self._clock()
         state.failures += 1
         state.error = error.reason
         wait_s = retry_in(

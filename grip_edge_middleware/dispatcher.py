@@ -148,6 +148,7 @@ class Dispatcher:
     def after_fork(self) -> None:
         """Start anew in a child process: what is pending is the parent's to send."""
         self._store.after_fork()
+        self._delivery.after_fork()
         self._metrics.after_fork()
         self._start_anew()
 

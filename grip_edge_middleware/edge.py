@@ -87,13 +87,18 @@ class GripEdge:
     def wsgi(self, app: WSGIApplication) -> WSGIApplication:
         """Return a WSGI app wrapped in the face for it."""
         parts = self._configured
-        return WSGIMiddleware(app, parts.policy, parts.store, parts.renderer.use_wsgi(app))
+        renderer = parts.renderer.use_wsgi(app)
+        return WSGIMiddleware(
+            app, parts.policy, parts.store, renderer, longest_ttl=parts.longest_ttl
+        )
 
     def asgi(self, app: ASGIApp) -> ASGIApp:
         """Return an ASGI app wrapped in the face for it."""
         parts = self._configured
         renderer, flush = parts.renderer.use_asgi(app), parts.dispatcher.flush
-        return ASGIMiddleware(app, parts.policy, parts.store, renderer, flush=flush)
+        return ASGIMiddleware(
+            app, parts.policy, parts.store, renderer, flush=flush, longest_ttl=parts.longest_ttl
+        )
 
     # --- in a view --------------------------------------------------------------------------
 
@@ -230,6 +235,10 @@ class _Parts:
             declared = ", ".join(f'"{t.template.text}"' for t in self.settings.topics)
             raise TopicError(f'no topic is named "{name}"; the settings declare {declared}')
         return found
+
+    def longest_ttl(self) -> int | None:
+        """Bound what a page that cannot be purged may be behind."""
+        return None if self.delivery.can_purge() else self.settings.degraded_ttl
 
     def close(self) -> None:
         self._disconnect()

@@ -51,6 +51,8 @@ class RequestFacts:
     """Whether one of these surrogate keys changed since the request began."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """The version of each topic when the request began, so that it is never too new."""
+    longest_ttl: int | None = None
+    """Seconds that a CDN may keep it at most, while its purges fail; None if they do not."""
     mount: str = ""
     """Where the app is mounted, percent-encoded: it may come from the URL."""
 
@@ -114,6 +116,8 @@ class Plan:
         if not self.is_purgeable:
             return self._with_keys(request, headers, notes, freshness=[])
         edge_ttl = min([*_edge_ttls(headers), *(shown.route.edge_ttl for shown in self.shown)])
+        if request.longest_ttl is not None:
+            edge_ttl = min(edge_ttl, request.longest_ttl)
         if edge_ttl == 0:
             return _keep_out(headers)
         return self._with_keys(request, headers, notes, freshness=self._freshness(edge_ttl))
@@ -122,6 +126,8 @@ class Plan:
         return request.is_authorized and not all(shown.route.public for shown in self.shown)
 
     def _freshness(self, edge_ttl: int) -> Headers:
+        # stale-if-error is the same while purges fail: it shows an old page only while the app is
+        # down, and so does a soft purge, which leaves the old page for that very case.
         browser_ttl = min(shown.route.browser_ttl for shown in self.shown)
         stale_if_error = min(shown.route.stale_if_error for shown in self.shown)
         stale = f", stale-if-error={stale_if_error}" if stale_if_error else ""

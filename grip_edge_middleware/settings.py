@@ -122,6 +122,7 @@ class Settings:
     key_budget: int
     confirm_after: float
     replica_lag: float
+    degraded_ttl: int
 
     @classmethod
     def parse(cls, settings: object, environ: Mapping[str, str]) -> Settings:
@@ -160,6 +161,8 @@ _GLOBAL_DEFAULTS: Mapping[str, Any] = {
     # What CDNs with shields recommend between two purges, and longer than any page is on its way.
     "confirm_after": 2.0,
     "replica_lag": 0.0,
+    # Old pages are gone before anybody wonders, and the cache still takes most of a crowd's load.
+    "degraded_ttl": 5,
 }
 _GLOBAL_ONLY = ("topics", "grip_url", "cdn")
 
@@ -606,4 +609,5 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "key_budget": _count,
     "confirm_after": _seconds,
     "replica_lag": _seconds,
+    "degraded_ttl": _whole_seconds,
 }

@@ -443,6 +443,60 @@ def test_waiting_for_a_target_takes_no_turns_meanwhile() -> None:
     assert len(sim.run_until_idle()) <= 3
 
 
+# --- how a target fares ----------------------------------------------------------------------
+
+
+def test_a_target_is_failing_and_then_down_and_then_well_again() -> None:
+    sim = simulation()
+    sim.transport.script("varnish", *[DOWN] * 5)
+    sim.add(COUNTER, name="blue")
+    states = [sim.delivery.targets["varnish http://varnish:6081"].state]
+    for _ in range(20):
+        sim.clock.now = sim.turn() or sim.clock.now
+        states.append(sim.delivery.targets["varnish http://varnish:6081"].state)
+
+    assert list(dict.fromkeys(states)) == ["ok", "failing", "down"]
+    assert states[-1] == "ok"
+
+
+def test_a_target_fails_since_the_first_failure_in_a_row() -> None:
+    sim = simulation()
+    sim.transport.script("varnish", *[DOWN] * 5)
+    sim.add(COUNTER, name="blue")
+    began = sim.clock.now
+    for _ in range(4):
+        sim.clock.now = sim.turn() or sim.clock.now
+
+    assert sim.clock.now > began
+    assert sim.delivery.targets["varnish http://varnish:6081"].failing_since == began
+
+
+def test_only_a_failing_cdn_leaves_pages_unpurged() -> None:
+    sim = simulation()
+    sim.transport.script("pushpin", DOWN)
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+
+    assert sim.delivery.can_purge()
+    sim.transport.script("varnish", DOWN)
+    sim.add(COUNTER, name="red")
+    sim.turn()
+    assert not sim.delivery.can_purge()
+    sim.run_until_idle()
+    assert sim.delivery.can_purge()
+
+
+def test_a_child_process_knows_of_no_failure() -> None:
+    sim = simulation()
+    sim.transport.script("varnish", DOWN)
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+
+    sim.dispatcher.after_fork()
+
+    assert sim.delivery.can_purge()
+
+
 # --- items that are refused -------------------------------------------------------------------
 
 

@@ -9,9 +9,10 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from werkzeug.test import Client
 
 from grip_edge_middleware import GripEdge, GripEdgeError, SettingsError, TopicError
-from tests.recording import DEADLINE_S, Answer, RecordingServer
+from tests.recording import DEADLINE_S, Answer, RecordingServer, acknowledge
 
 TOPICS: dict[str, Any] = {
     "counter-{name}": {"routes": ["/counters/<name>/"], "hold": "stream"},
@@ -128,6 +129,28 @@ def test_health_shows_targets_counts_and_what_is_pending(
     assert varnish["failures"] >= 1
     assert "503" in varnish["error"]
     assert health["counts"]["changes"] == 1
+
+
+def test_pages_are_kept_for_seconds_while_purges_fail_and_then_as_before(
+    edge: GripEdge, server: RecordingServer
+) -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"1"]
+
+    client = Client(edge.wsgi(app))
+
+    def edge_ttl() -> str:
+        return client.get("/counters/blue/").headers["Surrogate-Control"].partition(",")[0]
+
+    assert edge_ttl() == "max-age=600"
+    server.respond = lambda _: Answer(503)
+    edge.submit("counter-blue")
+    server.wait_for(lambda seen: len(seen) >= 2)
+    assert edge_ttl() == "max-age=5"
+    server.respond = acknowledge
+    assert edge.flush(DEADLINE_S)
+    assert edge_ttl() == "max-age=600"
 
 
 def test_health_is_plain_data(edge: GripEdge) -> None:

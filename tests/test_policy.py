@@ -538,6 +538,24 @@ def test_without_stale_if_error_nothing_is_said_of_it() -> None:
     assert value(left, "Surrogate-Control") == "max-age=5"
 
 
+def test_while_purges_fail_a_page_is_kept_for_seconds_only() -> None:
+    left = leave(HTML, request=RequestFacts("GET", longest_ttl=5))
+
+    assert value(left, "Cache-Control") == "max-age=0, s-maxage=5"
+    # The app's failure alone shows it later, as it would show what was purged softly.
+    assert value(left, "Surrogate-Control") == "max-age=5, stale-if-error=86400"
+
+
+def test_while_purges_fail_a_shorter_lifetime_stays() -> None:
+    left = leave(HTML, of=plan(edge_ttl=3), request=RequestFacts("GET", longest_ttl=5))
+
+    assert value(left, "Surrogate-Control").startswith("max-age=3,")
+
+
+def test_a_page_that_may_not_be_kept_while_purges_fail_is_kept_out() -> None:
+    assert is_kept_out(leave(HTML, request=RequestFacts("GET", longest_ttl=0)))
+
+
 # --- 7. GRIP --------------------------------------------------------------------------------------
 
 

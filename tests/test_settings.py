@@ -72,6 +72,7 @@ def test_a_single_route_is_enough() -> None:
     assert settings.origin is None
     assert (settings.timeout, settings.flush_timeout) == (5.0, 5.0)
     assert (settings.max_pending, settings.key_budget) == (100_000, 3_072)
+    assert settings.degraded_ttl == 5
     [parsed] = settings.topics
     assert (parsed.throttle, parsed.coalesce, parsed.payload) == (1.0, True, None)
     assert parsed.models == ()
@@ -263,8 +264,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         [
             (
                 "zzz: unknown setting (known are accept, browser_ttl, cdn, coalesce, "
-                "confirm_after, edge_ttl, flush_timeout, grip_url, hold, keep_alive, key_budget, "
-                "max_pending, origin, public, recovery, replica_lag, "
+                "confirm_after, degraded_ttl, edge_ttl, flush_timeout, grip_url, hold, "
+                "keep_alive, key_budget, max_pending, origin, public, recovery, replica_lag, "
                 "stale_if_error, throttle, timeout, topics)"
             )
         ],
@@ -274,8 +275,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         [
             (
                 "5: unknown setting (known are accept, browser_ttl, cdn, coalesce, "
-                "confirm_after, edge_ttl, flush_timeout, grip_url, hold, keep_alive, key_budget, "
-                "max_pending, origin, public, recovery, replica_lag, "
+                "confirm_after, degraded_ttl, edge_ttl, flush_timeout, grip_url, hold, "
+                "keep_alive, key_budget, max_pending, origin, public, recovery, replica_lag, "
                 "stale_if_error, throttle, timeout, topics)"
             )
         ],
@@ -350,6 +351,10 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     (
         {**with_topic(ROUTE), "key_budget": 1e3},
         ["key_budget: expected a whole number above 0, got 1000.0"],
+    ),
+    (
+        {**with_topic(ROUTE), "degraded_ttl": 2.5},
+        ["degraded_ttl: expected whole seconds, 0 or more, got 2.5"],
     ),
     (
         {**with_topic(ROUTE), "origin": "localhost:8000"},
@@ -885,7 +890,19 @@ NAMES = st.sampled_from(
     [
         *("topics", "grip_url", "cdn", "hold", "accept", "edge_ttl", "browser_ttl", "keep_alive"),
         *("public", "throttle", "coalesce", "origin", "timeout", "flush_timeout", "max_pending"),
-        *("key_budget", "routes", "models", "payload", "path", "model", "on", "when", "params"),
+        "key_budget",
+        *(
+            "degraded_ttl",
+            "purge_deadline",
+            "routes",
+            "models",
+            "payload",
+            "path",
+            "model",
+            "on",
+            "when",
+            "params",
+        ),
         *("fastly", "varnish", "url", "token", "service_id", "soft", "c-{name}", "", "a,b"),
     ]
 )
