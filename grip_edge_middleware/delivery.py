@@ -1,12 +1,14 @@
 """How one batch of topics goes out: purge, wait until it is everywhere, render, publish.
 
-A topic is published only after every CDN acknowledged the purge of its keys. What a target does
-not acknowledge stays missing, for the dispatcher to bring again. Nothing here raises.
+A topic is published only after every CDN acknowledged the purge of its keys, unless one has been
+failing for so long that it is waited for no longer. What a target does not acknowledge stays
+missing, for the dispatcher to bring again. Nothing here raises.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -87,7 +89,8 @@ class Delivery:
 
     Purgers are asked in the order given, the tier nearest to the app first, so that an outer tier
     cannot refill from an inner one that is not purged yet. `render_budget_s` is how long the routes
-    of one batch may take together. `clock` is monotonic; `pause` waits for a purge to settle.
+    of one batch may take together, `purge_deadline_s` for how long a failing CDN holds back what is
+    published. `clock` is monotonic; `pause` waits for a purge to settle.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Delivery:
         renderer: Renderer,
         metrics: Metrics,
         render_budget_s: float = 5.0,
+        purge_deadline_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
@@ -109,9 +113,11 @@ class Delivery:
         self._renderer = renderer
         self._metrics = metrics
         self._render_budget_s = render_budget_s
+        self._purge_deadline_s = purge_deadline_s
         self._clock = clock
         self._wall_clock = wall_clock
         self._pause = pause
+        self._cdns = frozenset(purger.name for purger in purgers)
         self._settle_s = max((purger.settle_s for purger in purgers), default=0.0)
         # Logged once: a broken route may have many topics.
         self._failing_routes: set[str] = set()
@@ -122,10 +128,19 @@ class Delivery:
         targets: tuple[Target, ...] = (*self._purgers, *self._publishers)
         self.targets = {target.name: TargetState() for target in targets}
 
+    def held_until(self, now: float) -> float | None:
+        """Return until when a resting CDN holds back whatever is published, None if none does."""
+        held = (
+            min(state.retry_at, self._overdue_at(state))
+            for state in self._cdn_states()
+            if state.is_resting(now)
+        )
+        return max((at for at in held if at > now), default=None)
+
     def resting_until(self, now: float) -> float | None:
         """Return when the last resting CDN is asked again, None if none rests.
 
-        Until then there is nothing to do: no publish may leave before every purge.
+        Until then there is no use in purging.
         """
         resting = (s.retry_at for s in self._cdn_states() if s.is_resting(now))
         return max(resting, default=None)
@@ -134,18 +149,22 @@ class Delivery:
         """Bring each claim to the targets that miss it; return what came of each."""
         parcels = [Parcel(claim, self._missing(claim)) for claim in claims]
         self._purge(parcels)
-        purged = [parcel for parcel in parcels if not self._is_unpurged(parcel)]
-        if self._settle_s and any(parcel.claim.publications for parcel in purged):
+        publishable = [parcel for parcel in parcels if self._is_publishable(parcel)]
+        if self._settle_s and any(parcel.claim.publications for parcel in publishable):
             self._pause(self._settle_s)
-        self._publish(purged)
+        self._publish(publishable)
         for parcel in parcels:
-            if parcel.missing and parcel.retry_at is None:
-                parcel.retry_at = self._next_try(parcel)
+            if parcel.missing:
+                self._put_off(parcel)
         return parcels
 
     def is_hopeless(self) -> bool:
         """Whether a target has refused so often that waiting a little longer will not help."""
         return any(state.state == "down" for state in self.targets.values())
+
+    def is_well(self) -> bool:
+        """Whether every target acknowledged what it was asked last."""
+        return all(not state.failures for state in self.targets.values())
 
     def can_purge(self) -> bool:
         """Whether every CDN acknowledged what it was asked last."""
@@ -161,13 +180,35 @@ class Delivery:
     def _missing(self, claim: Claim) -> set[str]:
         return set(self.targets if claim.missing is None else claim.missing)
 
-    def _is_unpurged(self, parcel: Parcel) -> bool:
-        return any(purger.name in parcel.missing for purger in self._purgers)
+    def _is_publishable(self, parcel: Parcel) -> bool:
+        """Whether it is purged, or the CDN that holds it up is waited for no longer.
+
+        The CDNs after that one are purged later because of it alone.
+        """
+        unpurged = next((p.name for p in self._purgers if p.name in parcel.missing), None)
+        if unpurged is None:
+            return True
+        state = self.targets[unpurged]
+        is_overdue = state.failures > 0 and self._clock() >= self._overdue_at(state)
+        return is_overdue and not parcel.claim.is_only_purged
+
+    def _overdue_at(self, state: TargetState) -> float:
+        return state.failing_since + self._purge_deadline_s
+
+    def _put_off(self, parcel: Parcel) -> None:
+        if parcel.missing <= self._cdns and not parcel.claim.is_only_purged:
+            parcel.claim = replace(parcel.claim, published_at=self._clock())
+        if parcel.retry_at is None:
+            parcel.retry_at = self._next_try(parcel)
 
     def _next_try(self, parcel: Parcel) -> float:
-        """Return when a target that the parcel misses is asked again."""
-        failing = [s.retry_at for n in parcel.missing if (s := self.targets[n]).failures]
-        return max(self._clock(), min(failing, default=0.0))
+        """Return when a target that the parcel misses is asked again, or waited for no longer."""
+        now = self._clock()
+        times = [s.retry_at for n in parcel.missing if (s := self.targets[n]).failures]
+        if not parcel.claim.is_only_purged:
+            overdue = (self._overdue_at(s) for s in self._cdn_states() if s.failures)
+            times += [at for at in overdue if at > now]
+        return max(now, min(times, default=0.0))
 
     # --- purge ------------------------------------------------------------------------------
 
@@ -186,6 +227,8 @@ class Delivery:
 
     def _purge_keys(self, purger: Purger, keys: Iterable[str]) -> set[str]:
         purged: set[str] = set()
+        if self.targets[purger.name].is_resting(self._clock()):
+            return purged
         for batch in purger.batches(keys):
             if self._ask(purger, batch.request) is not None:
                 break
@@ -218,7 +261,7 @@ class Delivery:
         deadline = self._clock() + self._render_budget_s
         for parcel in parcels:
             if not _has_something_to_say(parcel.claim):
-                parcel.missing.clear()
+                parcel.missing &= self._cdns
             elif not parcel.missing & awake:
                 continue
             elif self._clock() > deadline:
@@ -302,7 +345,7 @@ class Delivery:
         failures = parcel.claim.failures + 1
         if error.is_final or failures >= MAX_RENDERS:
             self._give_up(parcel.claim.topic.name, error)
-            parcel.missing.clear()
+            parcel.missing &= self._cdns
             return
         parcel.claim = replace(parcel.claim, failures=failures)
         wait_s = retry_in(failures, asked_s=None, is_refusal=True, jitter=_jitter())

@@ -211,6 +211,7 @@ class _Parts:
             renderer=self.renderer,
             metrics=self.metrics,
             render_budget_s=settings.timeout,
+            purge_deadline_s=settings.purge_deadline,
         )
         self.store = MemoryStore(
             max_pending=settings.max_pending,

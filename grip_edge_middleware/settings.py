@@ -10,6 +10,7 @@ Pure: the environment is passed in.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -123,6 +124,8 @@ class Settings:
     confirm_after: float
     replica_lag: float
     degraded_ttl: int
+    purge_deadline: float
+    """Infinite if a publish waits for its purge for as long as it takes."""
 
     @classmethod
     def parse(cls, settings: object, environ: Mapping[str, str]) -> Settings:
@@ -163,6 +166,7 @@ _GLOBAL_DEFAULTS: Mapping[str, Any] = {
     "replica_lag": 0.0,
     # Old pages are gone before anybody wonders, and the cache still takes most of a crowd's load.
     "degraded_ttl": 5,
+    "purge_deadline": 10.0,
 }
 _GLOBAL_ONLY = ("topics", "grip_url", "cdn")
 
@@ -610,4 +614,5 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "confirm_after": _seconds,
     "replica_lag": _seconds,
     "degraded_ttl": _whole_seconds,
+    "purge_deadline": lambda found: math.inf if found is None else _seconds(found),
 }

@@ -395,6 +395,7 @@ class Simulation:
             publishers=[Publisher(proxy) for proxy in self.settings.proxies],
             renderer=self.renderer,
             metrics=self.metrics,
+            purge_deadline_s=self.settings.purge_deadline,
             clock=self.clock,
             wall_clock=self.clock.wall,
             pause=self.clock.pause,
@@ -414,6 +415,16 @@ class Simulation:
 
     def turn(self) -> float | None:
         return self.dispatcher.turn(self.clock.now)
+
+    def run_for(self, seconds: float) -> list[float]:
+        """Take the turns that come up in so many seconds; return their times."""
+        times, end = [], self.clock.now + seconds
+        while self.clock.now < end:
+            times.append(self.clock.now)
+            assert len(times) < 10_000, f"the last were {times[-5:]}"
+            due = self.turn()
+            self.clock.now = end if due is None else min(max(self.clock.now, due), end)
+        return times
 
     def run_until_idle(self, *, at_most: int = 10_000) -> list[float]:
         """Take turns at the times that the dispatcher asks for; return these times."""

@@ -293,6 +293,20 @@ def test_close_gives_up_soon_on_a_target_that_keeps_refusing(
     assert "1 topics were not delivered" in caplog.text
 
 
+def test_close_publishes_what_was_just_submitted_although_the_cdn_is_down(
+    server: RecordingServer, edges: list[GripEdge]
+) -> None:
+    server.respond = lambda request: down(request) if request.is_purge else acknowledge(request)
+    edge = edge_for(server, edges, purge_deadline=0, throttle=3600.0, flush_timeout=30)
+    edge.publish(COUNTER, "first", name="blue")
+    server.wait_for(lambda seen: sum(request.is_purge for request in seen) > 4)
+    edge.publish(COUNTER, "last", name="blue")
+
+    edge.close()
+
+    assert contents(server, "counter-blue") == ["first", "last"]
+
+
 def test_close_waits_once_for_a_target_that_hangs(
     server: RecordingServer, edges: list[GripEdge], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 import pytest
@@ -64,6 +65,10 @@ def with_cdn(entry: object) -> dict[str, Any]:
 # --- what is right --------------------------------------------------------------------------------
 
 
+def test_a_publish_may_wait_for_its_purge_for_ever() -> None:
+    assert Settings.parse({**with_topic(ROUTE), "purge_deadline": None}, {}).purge_deadline == inf
+
+
 def test_a_single_route_is_enough() -> None:
     settings = Settings.parse({"topics": {"c-{name}": ROUTE}}, {})
 
@@ -72,7 +77,7 @@ def test_a_single_route_is_enough() -> None:
     assert settings.origin is None
     assert (settings.timeout, settings.flush_timeout) == (5.0, 5.0)
     assert (settings.max_pending, settings.key_budget) == (100_000, 3_072)
-    assert settings.degraded_ttl == 5
+    assert (settings.degraded_ttl, settings.purge_deadline) == (5, 10.0)
     [parsed] = settings.topics
     assert (parsed.throttle, parsed.coalesce, parsed.payload) == (1.0, True, None)
     assert parsed.models == ()
@@ -265,8 +270,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
             (
                 "zzz: unknown setting (known are accept, browser_ttl, cdn, coalesce, "
                 "confirm_after, degraded_ttl, edge_ttl, flush_timeout, grip_url, hold, "
-                "keep_alive, key_budget, max_pending, origin, public, recovery, replica_lag, "
-                "stale_if_error, throttle, timeout, topics)"
+                "keep_alive, key_budget, max_pending, origin, public, purge_deadline, recovery, "
+                "replica_lag, stale_if_error, throttle, timeout, topics)"
             )
         ],
     ),
@@ -276,8 +281,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
             (
                 "5: unknown setting (known are accept, browser_ttl, cdn, coalesce, "
                 "confirm_after, degraded_ttl, edge_ttl, flush_timeout, grip_url, hold, "
-                "keep_alive, key_budget, max_pending, origin, public, recovery, replica_lag, "
-                "stale_if_error, throttle, timeout, topics)"
+                "keep_alive, key_budget, max_pending, origin, public, purge_deadline, recovery, "
+                "replica_lag, stale_if_error, throttle, timeout, topics)"
             )
         ],
     ),
@@ -355,6 +360,10 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     (
         {**with_topic(ROUTE), "degraded_ttl": 2.5},
         ["degraded_ttl: expected whole seconds, 0 or more, got 2.5"],
+    ),
+    (
+        {**with_topic(ROUTE), "purge_deadline": -1},
+        ["purge_deadline: expected seconds, 0 or more, got -1"],
     ),
     (
         {**with_topic(ROUTE), "origin": "localhost:8000"},

@@ -44,6 +44,13 @@ class Claim:
     """Sent once more after a quiet period; see `Store.release`."""
     previous: str | None = None
     """The version that was published before these, None if that is not known."""
+    published_at: float | None = None
+    """When every proxy had it although a CDN still lacks its purge."""
+
+    @property
+    def is_only_purged(self) -> bool:
+        """Whether what is left of it waits for a purge, and has no message that could go ahead."""
+        return self.is_confirmation or self.published_at is not None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -73,13 +80,16 @@ class Store(Gate, Protocol):
         Return how many were refused for lack of room.
         """
 
-    def claim(self, now: float, *, limit: int, everything: bool = False) -> list[Claim]:
+    def claim(
+        self, now: float, *, limit: int, everything: bool = False, purges: bool = True
+    ) -> list[Claim]:
         """Take what is due, at most `limit` topics, none of which is claimed.
 
         From then on its version is the topic's: what is rendered after the purge that follows shows
         it, and says so.
 
-        `everything` does not wait for windows to end, but for confirmations.
+        `everything` does not wait for windows to end, but for confirmations. Without `purges`, what
+        is only purged is left: a CDN that could not take it rests.
         """
 
     def release(self, claims: Iterable[Claim], now: float) -> None:
@@ -90,10 +100,16 @@ class Store(Gate, Protocol):
         """
 
     def postpone(self, claim: Claim, due: float) -> None:
-        """Put a claim back, to be due again; a newer change of its topic prevails."""
+        """Put a claim back, to be due again; a newer change of its topic prevails.
 
-    def next_due(self) -> float | None:
-        """Return when something is due that is not claimed; None if nothing is pending."""
+        What has been published is not kept, but for its purge.
+        """
+
+    def next_due(self, *, purges: bool = True) -> float | None:
+        """Return when something is due that is not claimed; None if nothing is pending.
+
+        Without `purges`, what is only purged does not count.
+        """
 
     def pending(self) -> int:
         """Return how many topics are pending or claimed, without confirmations."""

@@ -22,6 +22,9 @@ from grip_edge_middleware.throttle import due_at
 MAX_PUBLICATIONS = 1_000
 
 
+_Heap = list[tuple[float, str]]
+
+
 @dataclass(slots=True)
 class _Pending:
     claim: Claim
@@ -30,7 +33,7 @@ class _Pending:
 
 
 class MemoryStore:
-    """Pending topics in a dict and their due times in a heap.
+    """Pending topics in a dict and their due times in two heaps: of messages, and of mere purges.
 
     At most `max_pending` topics; more are refused, and counted by the caller. `confirm_after_s` and
     `replica_lag_s` are the settings of these names. `clock` is monotonic. `wall_clock` gives Unix
@@ -64,7 +67,8 @@ class MemoryStore:
         # How many publications of each claimed topic are on their way.
         self._claimed: dict[str, int] = {}
         # Names by due time, but for the claimed. An entry is void when its topic's time is another.
-        self._heap: list[tuple[float, str]] = []
+        self._heap: _Heap = []
+        self._purge_heap: _Heap = []
         self._window_ends: dict[str, float] = {}
         # What is read from now on shows this version, and what was published last had that one.
         self._versions: OrderedDict[str, str] = OrderedDict()
@@ -79,10 +83,12 @@ class MemoryStore:
                 self._marks.mark(change.settings.template.keys(change.topic), now)
             return sum(not self._add(change, now) for change in changes)
 
-    def claim(self, now: float, *, limit: int, everything: bool = False) -> list[Claim]:
+    def claim(
+        self, now: float, *, limit: int, everything: bool = False, purges: bool = True
+    ) -> list[Claim]:
         """Take what is due, the longest due first."""
         with self._lock:
-            names = self._pending_names() if everything else self._due_names(now)
+            names = self._pending_names(purges) if everything else self._due_names(now, purges)
             return [self._take(name, now) for name in islice(names, limit)]
 
     def release(self, claims: Iterable[Claim], now: float) -> None:
@@ -98,26 +104,34 @@ class MemoryStore:
                 elif self._confirm_after_s and not claim.is_confirmation:
                     confirmation = Claim(claim.topic, claim.settings, (), is_confirmation=True)
                     wait_s = max(self._confirm_after_s, self._marks.lag_s)
-                    self._confirm(confirmation, now + wait_s)
+                    # While a purge is late, what was on its way to the cache arrives.
+                    since = now if claim.published_at is None else claim.published_at
+                    self._confirm(confirmation, max(now, since + wait_s))
 
     def postpone(self, claim: Claim, due: float) -> None:
         """Put a claim back, before what came after it."""
         with self._lock:
             name = claim.topic.name
             self._claimed.pop(name, None)
+            if claim.published_at is not None and claim.publications:
+                self._note(self._published, name, claim.publications[-1].version)
+                claim = replace(claim, publications=())
             newer = self._pending.get(name)
-            if newer is not None:
-                claim = newer.claim if claim.is_confirmation else _merge(claim, newer.claim)
-                due = min(due, newer.due)
+            if newer is not None and claim.is_only_purged:
+                # It is purged with the newer change, when that may be published.
+                claim, due = newer.claim, newer.due
+            elif newer is not None:
+                claim, due = _merge(claim, newer.claim), min(due, newer.due)
             if claim.is_confirmation:
                 self._confirm(claim, due)
             else:
                 self._schedule(claim, due)
 
-    def next_due(self) -> float | None:
+    def next_due(self, *, purges: bool = True) -> float | None:
         """Return the earliest due time of what is not claimed."""
         with self._lock:
-            return self._first_due()
+            heap = self._first_heap(purges)
+            return None if heap is None else heap[0][0]
 
     def pending(self) -> int:
         """Return how many topics are pending or claimed, without confirmations."""
@@ -154,7 +168,9 @@ class MemoryStore:
             waiting = len(known.claim.publications) + self._claimed.get(name, 0)
             if not change.settings.coalesce and waiting >= MAX_PUBLICATIONS:
                 return False
-            claim, due = _merge(known.claim, claim), min(known.due, due)
+            if not known.claim.is_only_purged:  # what was published has opened the window
+                due = min(known.due, due)
+            claim = _merge(known.claim, claim)
         elif len(self._pending) >= self._max_pending:
             return False
         self._confirmations.pop(name, None)  # this change will have its own
@@ -168,31 +184,47 @@ class MemoryStore:
     def _schedule(self, claim: Claim, due: float) -> None:
         name = claim.topic.name
         known = self._pending.get(name)
-        is_listed = known is not None and known.is_queued and known.due == due
+        heap = self._heap_of(claim)
+        is_listed = (
+            known is not None
+            and known.is_queued
+            and known.due == due
+            and self._heap_of(known.claim) is heap
+        )
         # One in flight per topic: what is claimed comes back to the heap when it is released.
         is_queued = name not in self._claimed
         self._pending[name] = _Pending(claim, due, is_queued)
         if is_queued and not is_listed:
-            heapq.heappush(self._heap, (due, name))
+            heapq.heappush(heap, (due, name))
+
+    def _heap_of(self, claim: Claim) -> _Heap:
+        return self._purge_heap if claim.is_only_purged else self._heap
 
     def _confirm(self, confirmation: Claim, due: float) -> None:
         name = confirmation.topic.name
         self._confirmations[name] = _Pending(confirmation, due)
-        heapq.heappush(self._heap, (due, name))
+        heapq.heappush(self._purge_heap, (due, name))
 
-    def _pending_names(self) -> list[str]:
-        return [name for name, pending in self._pending.items() if pending.is_queued]
+    def _pending_names(self, purges: bool) -> list[str]:
+        return [
+            name
+            for name, pending in self._pending.items()
+            if pending.is_queued and (purges or not pending.claim.is_only_purged)
+        ]
 
-    def _due_names(self, now: float) -> Iterator[str]:
-        while (due := self._first_due()) is not None and due <= now:
-            yield heapq.heappop(self._heap)[1]
+    def _due_names(self, now: float, purges: bool) -> Iterator[str]:
+        while (heap := self._first_heap(purges)) is not None and heap[0][0] <= now:
+            yield heapq.heappop(heap)[1]
 
     def _take(self, name: str, now: float) -> Claim:
         if name not in self._pending:
             self._claimed[name] = 0
             return self._confirmed(self._confirmations.pop(name).claim)
-        claim = self._versioned(self._pending.pop(name).claim)
+        claim = self._pending.pop(name).claim
         self._claimed[name] = len(claim.publications)
+        if claim.is_only_purged:
+            return claim
+        claim = self._versioned(claim)
         self._window_ends[name] = now + claim.settings.throttle
         if len(self._window_ends) > self._sweep_windows_at:
             self._sweep_windows(now)
@@ -234,14 +266,17 @@ class MemoryStore:
         self._window_ends = {name: end for name, end in self._window_ends.items() if end > now}
         self._sweep_windows_at = max(1_024, 2 * len(self._window_ends))
 
-    def _first_due(self) -> float | None:
-        while self._heap:
-            due, name = self._heap[0]
-            pending = self._pending.get(name) or self._confirmations.get(name)
-            if pending is not None and pending.is_queued and pending.due == due:
-                return due
-            heapq.heappop(self._heap)
-        return None
+    def _first_heap(self, purges: bool) -> _Heap | None:
+        """Return the heap with what is due first."""
+        heaps = (self._heap, self._purge_heap) if purges else (self._heap,)
+        for heap in heaps:
+            while heap and self._is_void(*heap[0]):
+                heapq.heappop(heap)
+        return min(filter(None, heaps), key=lambda heap: heap[0], default=None)
+
+    def _is_void(self, due: float, name: str) -> bool:
+        pending = self._pending.get(name) or self._confirmations.get(name)
+        return pending is None or not pending.is_queued or pending.due != due
 
 
 def _merge(older: Claim, newer: Claim) -> Claim:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -212,6 +213,73 @@ def test_a_change_after_postponing_prevails_too(store: Store) -> None:
     assert claim.missing is None
 
 
+# --- published before it was purged -----------------------------------------------------------
+
+
+def published(claim: Claim, at: float) -> Claim:
+    return replace(claim, published_at=at, missing=frozenset({"cdn"}))
+
+
+def test_what_was_published_is_put_back_without_its_message(store: Store) -> None:
+    store.add([chat("x", "1"), chat("x", "2")], 0.0)
+    [claim] = store.claim(0.0, limit=10)
+    store.postpone(published(claim, 0.1), 3.0)
+
+    assert store.pending() == 1
+    assert store.claim(2.9, limit=10) == []
+    [late] = store.claim(3.0, limit=10)
+    assert values(late) == []
+    assert late.missing == frozenset({"cdn"})
+
+
+def test_mere_purges_are_left_while_their_cdn_rests(store: Store) -> None:
+    store.add([counter("blue"), counter("red")], 0.0)
+    for claim in store.claim(0.0, limit=1):
+        store.postpone(published(claim, 0.1), 0.2)
+
+    assert store.next_due(purges=False) == 0.0
+    assert names(store.claim(5.0, limit=10, purges=False)) == ["counter-red"]
+    assert store.claim(5.0, limit=10, everything=True, purges=False) == []
+    assert store.next_due(purges=False) is None
+    assert store.next_due() == 0.2
+    assert names(store.claim(5.0, limit=10)) == ["counter-blue"]
+
+
+def test_a_late_purge_opens_no_window(store: Store) -> None:
+    store.add([counter("blue")], 0.0)
+    [claim] = store.claim(0.0, limit=10)
+    store.postpone(published(claim, 0.1), 5.0)
+    store.release(store.claim(5.0, limit=10), 5.0)
+    store.add([counter("blue")], 5.1)
+
+    assert store.next_due() == 5.1
+
+
+def test_a_change_after_a_late_purge_waits_for_its_window_and_takes_the_purge_along(
+    store: Store,
+) -> None:
+    store.add([counter("blue", "1")], 0.0)
+    [claim] = store.claim(0.0, limit=10)
+    store.postpone(published(claim, 0.1), 0.2)
+    store.add([counter("blue", "2")], 0.3)
+
+    assert store.claim(0.9, limit=10) == []
+    [claim] = store.claim(1.0, limit=10, purges=False)
+    assert (values(claim), claim.missing) == (["2"], None)
+    store.release([claim], 1.0)
+    assert store.pending() == 0
+
+
+def test_the_next_version_follows_the_one_that_was_published_before_its_purge(store: Store) -> None:
+    store.add([counter("blue")], 0.0)
+    [first] = store.claim(0.0, limit=10)
+    store.postpone(published(first, 0.1), 0.2)
+    store.add([counter("blue")], 1.0)
+
+    [second] = store.claim(1.0, limit=10)
+    assert second.previous == first.publications[-1].version
+
+
 # --- room and versions ------------------------------------------------------------------------
 
 
@@ -336,12 +404,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert values(claim) == self.waiting.pop(key)
         versions = [int(publication.version) for publication in claim.publications]
         assert versions == sorted(set(versions))
+        self.claims[key] = claim
+        if claim.is_only_purged:
+            return
         last = self.last_claimed.get(key)
         if last is not None and not everything and key not in self.was_postponed:
             assert self.now >= last + claim.settings.throttle
         self.was_postponed.discard(key)
         self.last_claimed[key] = self.now
-        self.claims[key] = claim
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
@@ -359,6 +429,14 @@ class StoreMachine(RuleBasedStateMachine):
         older = [] if newer and claim.settings.coalesce else values(claim)
         self.waiting[key] = older + newer
         self.was_postponed.add(key)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), seconds=st.sampled_from([0.1, 2.0]))
+    def publish_before_the_purge(self, data: st.DataObject, seconds: float) -> None:
+        key = data.draw(st.sampled_from(sorted(self.claims)))
+        claim = published(self.claims.pop(key), self.now)
+        self.store.postpone(claim, self.now + seconds)
+        self.waiting.setdefault(key, [])
 
     @invariant()
     def nothing_is_lost(self) -> None:
