@@ -248,6 +248,20 @@ class Delivery:
             for parcel, _ in wanting:
                 if parcel.claim.topic.name not in left:
                     parcel.missing.discard(publisher.name)
+            self._recover(publisher, parcels)
+
+    def _recover(self, publisher: Publisher, parcels: list[Parcel]) -> None:
+        """Have the proxy ask for all clients what they missed of topics that nobody can name."""
+        wanting = [p for p in parcels if p.claim.is_escalated and publisher.name in p.missing]
+        if not wanting:
+            return
+        request = publisher.recovery(now=self._wall_clock())
+        error = self._ask(publisher, request, check=publisher.check_recovery)
+        if error is not None and error.is_final:
+            logger.warning("%s; its clients stay behind until their topics change again", error)
+        if error is None or error.is_final:
+            for parcel in wanting:
+                parcel.missing.discard(publisher.name)
 
     def _ready(
         self, parcels: list[Parcel], awake: set[str]
@@ -262,7 +276,7 @@ class Delivery:
         for parcel in parcels:
             if not _has_something_to_say(parcel.claim):
                 parcel.missing &= self._cdns
-            elif not parcel.missing & awake:
+            elif parcel.claim.is_escalated or not parcel.missing & awake:
                 continue
             elif self._clock() > deadline:
                 parcel.retry_at = self._clock()
@@ -357,12 +371,18 @@ class Delivery:
 
     # --- one request ------------------------------------------------------------------------
 
-    def _ask(self, target: Target, request: Request) -> DeliveryError | None:
+    def _ask(
+        self,
+        target: Target,
+        request: Request,
+        *,
+        check: Callable[[Response], None] | None = None,
+    ) -> DeliveryError | None:
         """Send the request; return None if the target acknowledged it, else why not."""
         response: Response | None = None
         try:
             response = self._transport.send(request)
-            target.check(response)
+            (check or target.check)(response)
         except DeliveryError as error:
             if not error.is_final:
                 self._note_failure(target, error, response)
@@ -398,6 +418,8 @@ class Delivery:
 
 def _has_something_to_say(claim: Claim) -> bool:
     """Whether a topic is published at all, rather than only cached and purged."""
+    if claim.is_escalated:
+        return bool(claim.settings.held_routes)
     return bool(claim.settings.rendered_routes) or any(p.message for p in claim.publications)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.delivery import Delivery, waiting
 from grip_edge_middleware.metrics import Metrics
-from grip_edge_middleware.stores import Claim, Store
+from grip_edge_middleware.stores import Claim, Overflow, Store
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +58,10 @@ class Dispatcher:
         if self._is_closing:
             logger.error("%d changes came after the edge was closed and are lost", len(changes))
             return
-        refused = self._store.add(changes, self._clock())
+        overflow = self._store.add(changes, self._clock())
         self._metrics.count("changes", len(changes))
-        if refused:
-            self._note_refused(refused)
+        if any(overflow):
+            self._note_overflow(overflow)
         self._wake_up()
 
     def turn(self, now: float, *, everything: bool = False) -> float | None:
@@ -175,14 +175,16 @@ class Dispatcher:
         self._flushes_done = 0
         self._thread: threading.Thread | None = None
 
-    def _note_refused(self, refused: int) -> None:
-        self._metrics.count("refused", refused)
+    def _note_overflow(self, overflow: Overflow) -> None:
+        for event, amount in overflow._asdict().items():
+            self._metrics.count(event, amount)
         if not self._is_full:
             self._is_full = True
             logger.error(
-                "%d changes are refused: max_pending topics wait already, or too many messages of "
-                "one. Until a target answers, further ones are too, and pages stay until edge_ttl",
-                refused,
+                "%d changes are purged with all topics of their kind, since max_pending topics "
+                "wait already; %d messages are not published, since too many of their topics do. "
+                "Until every target answers, this is said no more",
+                *overflow,
             )
 
     def _wake_up(self) -> bool:

@@ -15,7 +15,7 @@ from grip_edge_middleware.grip import MAX_CHANNELS, hold_headers, next_link
 from grip_edge_middleware.routing import Matcher
 from grip_edge_middleware.settings import MAX_SECONDS, Route, Settings, TopicSettings
 from grip_edge_middleware.surrogate import build_keys, parse_keys
-from grip_edge_middleware.topics import Topic
+from grip_edge_middleware.topics import SITE_KEY, Topic
 from grip_edge_middleware.types import Headers, Hold
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class Shown:
     topic: Topic
     route: Route
     recovers: bool
+    type_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,9 @@ class Plan:
     is_purgeable: bool
     """Without a CDN that is told of changes, no response is made cacheable."""
     any_key: Callable[[str], str | None]
+    """The key that stands for all topics of a topic's template where there is no room for each."""
+    type_key: Callable[[str], str | None]
+    """The key that is purged instead of a topic's when there is no room for the topic's."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,11 +154,13 @@ class Plan:
         dropped = _FRESHNESS | {"surrogate-key"} if freshness else {"surrogate-key"}
         return [*_without(headers, dropped), *freshness, ("Surrogate-Key", value)]
 
-    def _keys(self, headers: Headers, notes: Notes) -> Iterable[str]:
-        """Yield all keys, the broadest first: Fastly ignores what follows one that is too long."""
-        yield from (s.topic.name for s in sorted(self.shown, key=lambda s: len(s.topic.params)))
-        yield from notes.keys
-        yield from parse_keys(value for name, value in headers if name.lower() == "surrogate-key")
+    def _keys(self, headers: Headers, notes: Notes) -> list[str]:
+        """Return all keys, the broadest first: Fastly ignores what follows one that is too long."""
+        shown = sorted(self.shown, key=lambda s: len(s.topic.params))
+        own = parse_keys(value for name, value in headers if name.lower() == "surrogate-key")
+        tagged = [*notes.keys, *own]
+        types = [*(s.type_key for s in shown), *filter(None, map(self.type_key, tagged))]
+        return [SITE_KEY, *types, *(s.topic.name for s in shown), *tagged]
 
     def _hold(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
         if request.method != "GET" or notes.declines_hold or _has(headers, "grip-hold"):
@@ -191,6 +197,7 @@ class Policy:
         )
         # The same few paths are asked for again and again.
         self._match_cached = lru_cache(maxsize=1024)(self._match)
+        self._type_key = lru_cache(maxsize=4096)(self._find_type_key)
 
     def match(self, path: str) -> Plan | None:
         """Return the plan of a decoded path, or None if no route is configured for it."""
@@ -225,6 +232,7 @@ class Policy:
             self._settings.key_budget,
             is_purgeable=bool(self._settings.cdns),
             any_key=self.any_key,
+            type_key=self._type_key,
         )
 
     def any_key(self, key: str) -> str | None:
@@ -232,9 +240,14 @@ class Policy:
         topic = find_topic(self._settings.topics, key)
         return topic[0].template.any_key if topic and topic[1].params else None
 
+    def _find_type_key(self, key: str) -> str | None:
+        topic = find_topic(self._settings.topics, key)
+        return topic[0].template.type_key if topic else None
+
 
 def _shown(settings: TopicSettings, topic: Topic, route: Route) -> Shown:
-    return Shown(topic, route, recovers=settings.recovers and not topic.is_shortened)
+    recovers = settings.recovers and not topic.is_shortened
+    return Shown(topic, route, recovers, settings.template.type_key)
 
 
 def find_topic(topics: Iterable[TopicSettings], name: str) -> tuple[TopicSettings, Topic] | None:

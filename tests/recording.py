@@ -54,6 +54,10 @@ class Recorded:
         return self.method == "POST" and self.path.endswith("/publish/")
 
     @property
+    def is_recovery(self) -> bool:
+        return self.path.endswith("/recover/")
+
+    @property
     def keys(self) -> list[str]:
         """What a purge names."""
         if self.method == "PURGEKEYS":
@@ -296,7 +300,7 @@ class RecordingTransport:
 
     @property
     def log(self) -> list[tuple[str, tuple[str, ...]]]:
-        """What happened on the wire: ("purge" or "publish", keys or channels)."""
+        """What happened on the wire: ("purge", "publish" or "recover", keys or channels)."""
         return [_entry(recorded(request)) for request in self.requests]
 
     @property
@@ -313,6 +317,8 @@ def recorded(request: Request) -> Recorded:
 def _entry(request: Recorded) -> tuple[str, tuple[str, ...]]:
     if request.is_purge:
         return "purge", tuple(request.keys)
+    if request.is_recovery:
+        return "recover", ()
     return "publish", tuple(request.channels)
 
 

@@ -450,6 +450,78 @@ def test_a_cdn_that_has_just_failed_is_waited_for_although_another_is_not() -> N
     assert [item["channel"] for item in sim.transport.items] == ["counter-blue", "counter-red"]
 
 
+# --- more topics than there is room for ------------------------------------------------------
+
+
+def overflown(template: str = COUNTER, **settings: Any) -> Simulation:
+    """Return a simulation whose CDN is down and whose store is full twice over."""
+    topics = {**TOPICS, "page-{name}": {"routes": ["/pages/<name>/"]}}
+    sim = simulation(max_pending=10, topics=topics, **settings)
+    sim.transport.always("varnish", DOWN)
+    for number in range(20):
+        sim.add(template, name=number)
+    sim.run_for(30.0)
+    return sim
+
+
+def test_topics_without_room_are_purged_by_their_type_and_then_their_clients_catch_up() -> None:
+    sim = overflown(confirm_after=2.0)
+    assert ("recover", ()) not in sim.transport.log
+    assert len(sim.transport.items) == 10  # the others are published before their purge
+    before = len(sim.transport.log)
+    sim.transport.always("varnish", None)
+    sim.run_until_idle()
+
+    log = sim.transport.log[before:]
+    purged = {key for kind, keys in log if kind == "purge" for key in keys}
+    assert {f"counter-{number}" for number in range(10)} <= purged
+    assert "counter-11" not in purged
+    assert sim.store.pending() == 0
+    # At the return, and for what was on its way to the cache then.
+    of_the_type = [position for position, (_, keys) in enumerate(log) if "counter-%all" in keys]
+    recoveries = [position for position, (kind, _) in enumerate(log) if kind == "recover"]
+    assert len(of_the_type) == len(recoveries) == 2
+    assert all(purge < recover for purge, recover in zip(of_the_type, recoveries, strict=True))
+
+
+def test_clients_are_not_told_to_catch_up_with_what_is_only_cached() -> None:
+    sim = overflown("page-{name}")
+    sim.transport.always("varnish", None)
+    sim.run_until_idle()
+
+    assert any("page-%all" in keys for _, keys in sim.transport.log)
+    assert ("recover", ()) not in sim.transport.log
+
+
+def test_a_proxy_that_is_down_is_told_later_that_its_clients_must_catch_up() -> None:
+    sim = overflown(grip_url=["http://broken:5561", "http://sound:5561"])
+    sim.transport.always("varnish", None)
+    sim.transport.always("broken", DOWN)
+    sim.run_for(10.0)
+    sim.transport.always("broken", None)
+    sim.run_until_idle()
+
+    recovered = [r.url for r in sim.transport.requests if r.url.endswith("/recover/")]
+    assert recovered.count("http://sound:5561/recover/") == 1
+    assert recovered[-1] == "http://broken:5561/recover/"
+    assert sim.store.pending() == 0
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_proxy_that_cannot_have_clients_catch_up_is_asked_once(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sim = overflown()
+    sim.transport.always("varnish", None)
+    sim.transport.always("/recover/", Response(status))
+    sim.run_until_idle()
+
+    assert len(sim.transport.to("/recover/")) == 1
+    assert sim.store.pending() == 0
+    assert sim.delivery.is_well()
+    assert f"answered {status} to /recover/" in caplog.text
+
+
 # --- failing proxies --------------------------------------------------------------------------
 
 

@@ -336,7 +336,7 @@ def test_submit_after_close_does_not_raise_and_says_that_it_is_lost(
 # --- bounded ----------------------------------------------------------------------------------
 
 
-def test_more_topics_than_max_pending_are_refused_and_said_once(
+def test_more_topics_than_max_pending_are_purged_together_and_said_once(
     server: RecordingServer, edges: list[GripEdge], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.respond = down
@@ -345,9 +345,14 @@ def test_more_topics_than_max_pending_are_refused_and_said_once(
     for number in range(100):
         edge.publish(COUNTER, "1", name=number)
 
-    assert edge.health()["pending"] <= 10 + 10  # claimed ones have made room
-    assert edge.health()["counts"]["refused"] >= 80
+    assert edge.health()["pending"] <= 10 + 10 + 1  # claimed ones have made room
+    assert edge.health()["counts"]["escalated"] >= 80
+    assert edge.health()["counts"]["refused"] == 0
     assert sum("max_pending" in record.getMessage() for record in caplog.records) == 1
+    server.respond = acknowledge
+    assert edge.flush(DEADLINE_S)
+    assert "counter-%all" in {key for request in server.purges for key in request.keys}
+    assert any(request.is_recovery for request in server.requests)
 
 
 def test_a_thread_that_met_a_fault_goes_on(server: RecordingServer, edges: list[GripEdge]) -> None:

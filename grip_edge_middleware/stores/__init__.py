@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.http import Response
@@ -46,16 +46,29 @@ class Claim:
     """The version that was published before these, None if that is not known."""
     published_at: float | None = None
     """When every proxy had it although a CDN still lacks its purge."""
+    is_escalated: bool = False
+    """Stands for topics that there was no room for: its topic is a type key or the site key."""
 
     @property
     def is_only_purged(self) -> bool:
         """Whether what is left of it waits for a purge, and has no message that could go ahead."""
-        return self.is_confirmation or self.published_at is not None
+        return self.is_confirmation or self.is_escalated or self.published_at is not None
 
     @property
     def keys(self) -> tuple[str, ...]:
         """What is purged."""
+        if self.is_escalated:
+            return (self.topic.name,)
         return self.settings.template.keys(self.topic)
+
+
+class Overflow(NamedTuple):
+    """What there was no room for."""
+
+    escalated: int = 0
+    """Changes that are purged with all of their kind. Then clients ask what they missed."""
+    refused: int = 0
+    """Messages that are not published. What they changed is purged."""
 
 
 class Gate(Protocol):
@@ -74,10 +87,11 @@ class Gate(Protocol):
 class Store(Gate, Protocol):
     """Keeps what was submitted until it is released. Times are monotonic seconds."""
 
-    def add(self, changes: Sequence[Change], now: float) -> int:
+    def add(self, changes: Sequence[Change], now: float) -> Overflow:
         """Mark the changed keys, and merge the changes into what is pending.
 
-        Return how many were refused for lack of room.
+        No change is forgotten for lack of room: its template's type key is purged instead of it,
+        and if there are many of these, the site key.
         """
 
     def claim(
@@ -113,6 +127,9 @@ class Store(Gate, Protocol):
 
     def pending(self) -> int:
         """Return how many topics are pending or claimed, without confirmations."""
+
+    def escalated(self) -> list[str]:
+        """Return the type keys that wait, or the site key, in place of topics."""
 
     def after_fork(self) -> None:
         """Start anew in a child: what is pending in this process is the parent's to send."""

@@ -10,16 +10,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from threading import Lock
+from typing import Literal
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.grip import CONFIRMED
 from grip_edge_middleware.http import Response
-from grip_edge_middleware.stores import Claim, Publication
+from grip_edge_middleware.stores import Claim, Overflow, Publication
 from grip_edge_middleware.stores.marks import Marks
 from grip_edge_middleware.throttle import due_at
+from grip_edge_middleware.topics import SITE_KEY, Topic
 
 # Deltas of one topic that wait while a target is down ("coalesce": False).
 MAX_PUBLICATIONS = 1_000
+# Templates whose topics are purged together when there is no room for each: beyond, the whole site.
+MAX_TYPES = 16
 
 
 _Heap = list[tuple[float, str]]
@@ -35,7 +39,7 @@ class _Pending:
 class MemoryStore:
     """Pending topics in a dict and their due times in two heaps: of messages, and of mere purges.
 
-    At most `max_pending` topics; more are refused, and counted by the caller. `confirm_after_s` and
+    At most `max_pending` topics; more are purged by their types. `confirm_after_s` and
     `replica_lag_s` are the settings of these names. `clock` is monotonic. `wall_clock` gives Unix
     seconds: versions begin with it, so that they grow across restarts too, and end with what tells
     this process from others, whose items a proxy would take for repetitions of ours.
@@ -64,6 +68,7 @@ class MemoryStore:
         self._process = secrets.randbelow(10**9)
         self._pending: dict[str, _Pending] = {}
         self._confirmations: dict[str, _Pending] = {}
+        self._escalated: set[str] = set()
         # How many publications of each claimed topic are on their way.
         self._claimed: dict[str, int] = {}
         # Names by due time, but for the claimed. An entry is void when its topic's time is another.
@@ -76,12 +81,13 @@ class MemoryStore:
         self._first_version = self._next_version()
         self._sweep_windows_at = 1_024
 
-    def add(self, changes: Sequence[Change], now: float) -> int:
+    def add(self, changes: Sequence[Change], now: float) -> Overflow:
         """Mark the changed keys and merge the changes into what is pending."""
         with self._lock:
             for change in changes:
                 self._marks.mark(change.settings.template.keys(change.topic), now)
-            return sum(not self._add(change, now) for change in changes)
+            added = [self._add(change, now) for change in changes]
+        return Overflow(escalated=added.count("escalated"), refused=added.count("refused"))
 
     def claim(
         self, now: float, *, limit: int, everything: bool = False, purges: bool = True
@@ -101,12 +107,10 @@ class MemoryStore:
                     self._note(self._published, name, claim.publications[-1].version)
                 if (newer := self._pending.get(name)) is not None:
                     self._schedule(newer.claim, newer.due)
-                elif self._confirm_after_s and not claim.is_confirmation:
-                    confirmation = Claim(claim.topic, claim.settings, (), is_confirmation=True)
-                    wait_s = max(self._confirm_after_s, self._marks.lag_s)
-                    # While a purge is late, what was on its way to the cache arrives.
-                    since = now if claim.published_at is None else claim.published_at
-                    self._confirm(confirmation, max(now, since + wait_s))
+                    continue
+                self._escalated.discard(name)
+                if self._confirm_after_s and not claim.is_confirmation:
+                    self._confirm_later(claim, now)
 
     def postpone(self, claim: Claim, due: float) -> None:
         """Put a claim back, before what came after it."""
@@ -138,6 +142,11 @@ class MemoryStore:
         with self._lock:
             return len(self._pending.keys() | self._claimed.keys())
 
+    def escalated(self) -> list[str]:
+        """Return the keys that wait in place of topics."""
+        with self._lock:
+            return sorted(self._escalated)
+
     def sequence(self) -> int:
         """Return the number of the last change."""
         return self._marks.sequence
@@ -159,7 +168,7 @@ class MemoryStore:
                 for name in names
             }
 
-    def _add(self, change: Change, now: float) -> bool:
+    def _add(self, change: Change, now: float) -> Literal["added", "escalated", "refused"]:
         name = change.topic.name
         due = due_at(now, self._window_ends.get(name))
         claim = Claim(change.topic, change.settings, (Publication(message=change.message),))
@@ -167,15 +176,38 @@ class MemoryStore:
         if known is not None:
             waiting = len(known.claim.publications) + self._claimed.get(name, 0)
             if not change.settings.coalesce and waiting >= MAX_PUBLICATIONS:
-                return False
+                self._schedule(replace(known.claim, missing=None), known.due)
+                return "refused"
             if not known.claim.is_only_purged:  # what was published has opened the window
                 due = min(known.due, due)
             claim = _merge(known.claim, claim)
-        elif len(self._pending) >= self._max_pending:
-            return False
+        elif len(self._pending) >= self._max_pending and change.topic.params:
+            self._escalate(change, now)
+            return "escalated"
         self._confirmations.pop(name, None)  # this change will have its own
         self._schedule(claim, due)
-        return True
+        return "added"
+
+    def _escalate(self, change: Change, now: float) -> None:
+        key = self._escalation_key(change)
+        topic = Topic(key, change.topic.template)
+        claim = Claim(topic, change.settings, (), is_escalated=True)
+        due = due_at(now, self._window_ends.get(key))
+        known = self._pending.get(key)
+        if known is not None:
+            due = min(known.due, due)
+            if known.claim.settings.held_routes:  # some clients will have missed something
+                claim = replace(known.claim, missing=None)
+        self._confirmations.pop(key, None)
+        self._escalated.add(key)
+        self._schedule(claim, due)
+
+    def _escalation_key(self, change: Change) -> str:
+        key = change.settings.template.type_key
+        is_room = key in self._escalated or len(self._escalated) < MAX_TYPES
+        # A page that is tagged with a shortened name does not know its type.
+        is_enough = is_room and not change.topic.is_shortened and SITE_KEY not in self._pending
+        return key if is_enough else SITE_KEY
 
     def _next_version(self) -> str:
         self._last_version = max(self._last_version + 1, int(self._wall_clock() * 1000))
@@ -200,6 +232,19 @@ class MemoryStore:
     def _heap_of(self, claim: Claim) -> _Heap:
         return self._purge_heap if claim.is_only_purged else self._heap
 
+    def _confirm_later(self, claim: Claim, now: float) -> None:
+        confirmation = Claim(
+            claim.topic,
+            claim.settings,
+            (),
+            is_confirmation=True,
+            is_escalated=claim.is_escalated,
+        )
+        # While a purge is late, what was on its way to the cache arrives.
+        since = now if claim.published_at is None else claim.published_at
+        wait_s = max(self._confirm_after_s, self._marks.lag_s)
+        self._confirm(confirmation, max(now, since + wait_s))
+
     def _confirm(self, confirmation: Claim, due: float) -> None:
         name = confirmation.topic.name
         self._confirmations[name] = _Pending(confirmation, due)
@@ -222,9 +267,9 @@ class MemoryStore:
             return self._confirmed(self._confirmations.pop(name).claim)
         claim = self._pending.pop(name).claim
         self._claimed[name] = len(claim.publications)
-        if claim.is_only_purged:
+        if claim.published_at is not None:
             return claim
-        claim = self._versioned(claim)
+        claim = self._begun_anew(claim) if claim.is_escalated else self._versioned(claim)
         self._window_ends[name] = now + claim.settings.throttle
         if len(self._window_ends) > self._sweep_windows_at:
             self._sweep_windows(now)
@@ -240,12 +285,25 @@ class MemoryStore:
         self._note(self._versions, name, publications[-1].version)
         return replace(claim, publications=publications, previous=previous)
 
+    def _begun_anew(self, claim: Claim) -> Claim:
+        """Give all topics a new version: which of them changed is not known.
+
+        So whoever asks the next link, as all clients will be told to, is given the page.
+        """
+        if claim.missing is None and claim.settings.held_routes:
+            self._first_version = self._next_version()
+            self._versions.clear()
+            self._published.clear()
+        return claim
+
     def _confirmed(self, claim: Claim) -> Claim:
         """Give a confirmation its marker: an empty item that only says which version is the last.
 
         Who has that version moves on without a word, who does not asks the next link.
         """
         name = claim.topic.name
+        if claim.is_escalated:
+            return self._begun_anew(claim)
         if not claim.settings.recovers or claim.publications:
             return claim
         version = self._versions.get(name, self._first_version)
