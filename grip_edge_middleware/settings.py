@@ -34,6 +34,15 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 # https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2: what caches can count to.
 MAX_SECONDS = 2**31 - 1
 
+# What each CDN takes as Surrogate-Key, in bytes.
+KEY_BUDGETS = {
+    # What examples/edge gives Varnish room for: a longer header, and an object may lose its keys.
+    "varnish": 7_500,
+    # https://www.fastly.com/documentation/reference/http/http-headers/Surrogate-Key/: 16,384, and
+    # what is beyond is silently not a key.
+    "fastly": 16_000,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -494,6 +503,14 @@ def _count(found: object) -> int:
     return _expected("a whole number above 0", found)
 
 
+def _key_budget(found: object) -> int:
+    if isinstance(found, str):
+        choices = " or ".join(f'"{name}"' for name in KEY_BUDGETS)
+        hint = _nearest(found, KEY_BUDGETS)
+        return KEY_BUDGETS.get(found) or _expected(f"bytes or {choices}", found, hint)
+    return _count(found)
+
+
 def _hold(found: object) -> Hold | None:
     for hold in HOLDS:
         if found == hold:
@@ -610,7 +627,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "timeout": _some_seconds,
     "flush_timeout": _seconds,
     "max_pending": _count,
-    "key_budget": _count,
+    "key_budget": _key_budget,
     "confirm_after": _seconds,
     "replica_lag": _seconds,
     "degraded_ttl": _whole_seconds,

@@ -69,6 +69,11 @@ def test_a_publish_may_wait_for_its_purge_for_ever() -> None:
     assert Settings.parse({**with_topic(ROUTE), "purge_deadline": None}, {}).purge_deadline == inf
 
 
+@pytest.mark.parametrize(("said", "size"), [(1, 1), ("varnish", 7_500), ("fastly", 16_000)])
+def test_a_key_budget_may_be_the_one_of_a_cdn(said: object, size: int) -> None:
+    assert Settings.parse({**with_topic(ROUTE), "key_budget": said}, {}).key_budget == size
+
+
 def test_a_single_route_is_enough() -> None:
     settings = Settings.parse({"topics": {"c-{name}": ROUTE}}, {})
 
@@ -356,6 +361,15 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     (
         {**with_topic(ROUTE), "key_budget": 1e3},
         ["key_budget: expected a whole number above 0, got 1000.0"],
+    ),
+    (
+        {**with_topic(ROUTE), "key_budget": "fastli"},
+        [
+            (
+                'key_budget: expected bytes or "varnish" or "fastly", got "fastli" '
+                '(did you mean "fastly"?)'
+            )
+        ],
     ),
     (
         {**with_topic(ROUTE), "degraded_ttl": 2.5},
