@@ -74,6 +74,16 @@ class TargetState:
         """Whether it refused lately and is not asked again yet."""
         return self.failures > 0 and now < self.retry_at
 
+    def report(self, now: float) -> dict[str, str | int | float]:
+        """Return all of it, for people and monitors: times as seconds from now."""
+        return {
+            "state": self.state,
+            "failures": self.failures,
+            "failing_for_s": round(now - self.failing_since, 1) if self.failures else 0.0,
+            "retry_in_s": round(max(0.0, self.retry_at - now), 1),
+            "error": self.error,
+        }
+
 
 @dataclass(slots=True)
 class Parcel:
@@ -161,6 +171,11 @@ class Delivery:
     def is_hopeless(self) -> bool:
         """Whether a target has refused so often that waiting a little longer will not help."""
         return any(state.state == "down" for state in self.targets.values())
+
+    def report(self) -> dict[str, dict[str, str | int | float]]:
+        """Return how each target fares."""
+        now = self._clock()
+        return {name: state.report(now) for name, state in self.targets.items()}
 
     def is_well(self) -> bool:
         """Whether every target acknowledged what it was asked last."""

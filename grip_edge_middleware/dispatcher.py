@@ -155,10 +155,6 @@ class Dispatcher:
         except Exception:
             logger.exception("the last purges could not be confirmed")
 
-    def pending(self) -> int:
-        """Return how many topics are yet to be delivered."""
-        return self._store.pending()
-
     def after_fork(self) -> None:
         """Start anew in a child process: what is pending is the parent's to send."""
         self._store.after_fork()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from grip_edge_middleware import sources
@@ -169,11 +168,20 @@ class GripEdge:
         return self._configured.dispatcher.flush(timeout)
 
     def health(self) -> dict[str, Any]:
-        """Return what is pending, how each CDN and GRIP proxy fares, and what was counted."""
+        """Return how this process's edge fares, as plain values without secrets.
+
+        `pending` counts topics that some target misses; `escalated` lists the keys that wait in
+        place of those for which there was no room. `longest_ttl` is the limit to what a CDN may
+        keep while its purges fail, else None. `targets` has for each CDN and GRIP proxy its
+        `state` ("ok", "failing", or "down" from the fourth failure in a row), `failures`,
+        `failing_for_s`, `retry_in_s` and its last `error`. `counts` are since the start.
+        """
         parts = self._configured
         return {
-            "pending": parts.dispatcher.pending(),
-            "targets": {name: asdict(state) for name, state in parts.delivery.targets.items()},
+            "pending": parts.store.pending(),
+            "escalated": parts.store.escalated(),
+            "longest_ttl": parts.longest_ttl(),
+            "targets": parts.delivery.report(),
             "counts": parts.metrics.snapshot(),
         }
 
