@@ -1,18 +1,20 @@
 """How one batch of topics goes out: purge, wait until it is everywhere, render, publish.
 
-A topic is published only after every CDN acknowledged the purge of its keys. What a target does
-not acknowledge stays missing, for the dispatcher to bring again. Nothing here raises.
+A topic is published only after every CDN acknowledged the purge of its keys, unless one has been
+failing for so long that it is waited for no longer. What a target does not acknowledge stays
+missing, for the dispatcher to bring again. Nothing here raises.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.grip import build_item, build_marker
@@ -35,7 +37,7 @@ logger = logging.getLogger(__name__)
 MAX_RENDERS = 8
 
 # About a second of refusals.
-HOPELESS_FAILURES = 4
+DOWN_AFTER = 4
 
 # What a route may answer to be published. What is gone ends the streams that showed it.
 _PUBLISHED = frozenset({200, 404, 410})
@@ -54,15 +56,33 @@ class Target(Protocol):
 
 @dataclass(slots=True)
 class TargetState:
-    """How one target fares. `retry_at` is a time of the delivery's clock."""
+    """How one target fares. `failures` are those in a row; times are of the delivery's clock."""
 
     failures: int = 0
+    failing_since: float = 0.0
     retry_at: float = 0.0
     error: str = ""
+
+    @property
+    def state(self) -> Literal["ok", "failing", "down"]:
+        """What it does: acknowledge, refuse, or refuse all the time."""
+        if not self.failures:
+            return "ok"
+        return "failing" if self.failures < DOWN_AFTER else "down"
 
     def is_resting(self, now: float) -> bool:
         """Whether it refused lately and is not asked again yet."""
         return self.failures > 0 and now < self.retry_at
+
+    def report(self, now: float) -> dict[str, str | int | float]:
+        """Return all of it, for people and monitors: times as seconds from now."""
+        return {
+            "state": self.state,
+            "failures": self.failures,
+            "failing_for_s": round(now - self.failing_since, 1) if self.failures else 0.0,
+            "retry_in_s": round(max(0.0, self.retry_at - now), 1),
+            "error": self.error,
+        }
 
 
 @dataclass(slots=True)
@@ -79,7 +99,8 @@ class Delivery:
 
     Purgers are asked in the order given, the tier nearest to the app first, so that an outer tier
     cannot refill from an inner one that is not purged yet. `render_budget_s` is how long the routes
-    of one batch may take together. `clock` is monotonic; `pause` waits for a purge to settle.
+    of one batch may take together, `purge_deadline_s` for how long a failing CDN holds back what is
+    published. `clock` is monotonic; `pause` waits for a purge to settle.
     """
 
     def __init__(
@@ -91,6 +112,7 @@ class Delivery:
         renderer: Renderer,
         metrics: Metrics,
         render_budget_s: float = 5.0,
+        purge_deadline_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
@@ -101,54 +123,107 @@ class Delivery:
         self._renderer = renderer
         self._metrics = metrics
         self._render_budget_s = render_budget_s
+        self._purge_deadline_s = purge_deadline_s
         self._clock = clock
         self._wall_clock = wall_clock
         self._pause = pause
+        self._cdns = frozenset(purger.name for purger in purgers)
         self._settle_s = max((purger.settle_s for purger in purgers), default=0.0)
         # Logged once: a broken route may have many topics.
         self._failing_routes: set[str] = set()
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget what failed: in a child that sends nothing, nothing would say that it is over."""
         targets: tuple[Target, ...] = (*self._purgers, *self._publishers)
         self.targets = {target.name: TargetState() for target in targets}
+
+    def held_until(self, now: float) -> float | None:
+        """Return until when a resting CDN holds back whatever is published, None if none does."""
+        held = (
+            min(state.retry_at, self._overdue_at(state))
+            for state in self._cdn_states()
+            if state.is_resting(now)
+        )
+        return max((at for at in held if at > now), default=None)
 
     def resting_until(self, now: float) -> float | None:
         """Return when the last resting CDN is asked again, None if none rests.
 
-        Until then there is nothing to do: no publish may leave before every purge.
+        Until then there is no use in purging.
         """
-        states = (self.targets[purger.name] for purger in self._purgers)
-        return max((state.retry_at for state in states if state.is_resting(now)), default=None)
+        resting = (s.retry_at for s in self._cdn_states() if s.is_resting(now))
+        return max(resting, default=None)
 
     def deliver(self, claims: Iterable[Claim]) -> list[Parcel]:
         """Bring each claim to the targets that miss it; return what came of each."""
         parcels = [Parcel(claim, self._missing(claim)) for claim in claims]
         self._purge(parcels)
-        purged = [parcel for parcel in parcels if not self._is_unpurged(parcel)]
-        if self._settle_s and any(parcel.claim.publications for parcel in purged):
+        publishable = [parcel for parcel in parcels if self._is_publishable(parcel)]
+        if self._settle_s and any(parcel.claim.publications for parcel in publishable):
             self._pause(self._settle_s)
-        self._publish(purged)
+        self._publish(publishable)
         for parcel in parcels:
-            if parcel.missing and parcel.retry_at is None:
-                parcel.retry_at = self._next_try(parcel)
+            if parcel.missing:
+                self._put_off(parcel)
         return parcels
 
     def is_hopeless(self) -> bool:
         """Whether a target has refused so often that waiting a little longer will not help."""
-        return any(state.failures >= HOPELESS_FAILURES for state in self.targets.values())
+        return any(state.state == "down" for state in self.targets.values())
+
+    def report(self) -> dict[str, dict[str, str | int | float]]:
+        """Return how each target fares."""
+        now = self._clock()
+        return {name: state.report(now) for name, state in self.targets.items()}
+
+    def is_well(self) -> bool:
+        """Whether every target acknowledged what it was asked last."""
+        return all(not state.failures for state in self.targets.values())
+
+    def can_purge(self) -> bool:
+        """Whether every CDN acknowledged what it was asked last."""
+        return all(not state.failures for state in self._cdn_states())
 
     def close(self) -> None:
         """Close idle connections."""
         self._transport.close()
 
+    def _cdn_states(self) -> Iterator[TargetState]:
+        return (self.targets[purger.name] for purger in self._purgers)
+
     def _missing(self, claim: Claim) -> set[str]:
         return set(self.targets if claim.missing is None else claim.missing)
 
-    def _is_unpurged(self, parcel: Parcel) -> bool:
-        return any(purger.name in parcel.missing for purger in self._purgers)
+    def _is_publishable(self, parcel: Parcel) -> bool:
+        """Whether it is purged, or the CDN that holds it up is waited for no longer.
+
+        The CDNs after that one are purged later because of it alone.
+        """
+        unpurged = next((p.name for p in self._purgers if p.name in parcel.missing), None)
+        if unpurged is None:
+            return True
+        state = self.targets[unpurged]
+        is_overdue = state.failures > 0 and self._clock() >= self._overdue_at(state)
+        return is_overdue and not parcel.claim.is_only_purged
+
+    def _overdue_at(self, state: TargetState) -> float:
+        return state.failing_since + self._purge_deadline_s
+
+    def _put_off(self, parcel: Parcel) -> None:
+        if parcel.missing <= self._cdns and not parcel.claim.is_only_purged:
+            parcel.claim = replace(parcel.claim, published_at=self._clock())
+        if parcel.retry_at is None:
+            parcel.retry_at = self._next_try(parcel)
 
     def _next_try(self, parcel: Parcel) -> float:
-        """Return when a target that the parcel misses is asked again."""
-        failing = [s.retry_at for n in parcel.missing if (s := self.targets[n]).failures]
-        return max(self._clock(), min(failing, default=0.0))
+        """Return when a target that the parcel misses is asked again, or waited for no longer."""
+        now = self._clock()
+        times = [s.retry_at for n in parcel.missing if (s := self.targets[n]).failures]
+        if not parcel.claim.is_only_purged:
+            overdue = (self._overdue_at(s) for s in self._cdn_states() if s.failures)
+            times += [at for at in overdue if at > now]
+        return max(now, min(times, default=0.0))
 
     # --- purge ------------------------------------------------------------------------------
 
@@ -167,6 +242,8 @@ class Delivery:
 
     def _purge_keys(self, purger: Purger, keys: Iterable[str]) -> set[str]:
         purged: set[str] = set()
+        if self.targets[purger.name].is_resting(self._clock()):
+            return purged
         for batch in purger.batches(keys):
             if self._ask(purger, batch.request) is not None:
                 break
@@ -186,6 +263,20 @@ class Delivery:
             for parcel, _ in wanting:
                 if parcel.claim.topic.name not in left:
                     parcel.missing.discard(publisher.name)
+            self._recover(publisher, parcels)
+
+    def _recover(self, publisher: Publisher, parcels: list[Parcel]) -> None:
+        """Have the proxy ask for all clients what they missed of topics that nobody can name."""
+        wanting = [p for p in parcels if p.claim.is_escalated and publisher.name in p.missing]
+        if not wanting:
+            return
+        request = publisher.recovery(now=self._wall_clock())
+        error = self._ask(publisher, request, check=publisher.check_recovery)
+        if error is not None and error.is_final:
+            logger.warning("%s; its clients stay behind until their topics change again", error)
+        if error is None or error.is_final:
+            for parcel in wanting:
+                parcel.missing.discard(publisher.name)
 
     def _ready(
         self, parcels: list[Parcel], awake: set[str]
@@ -199,8 +290,8 @@ class Delivery:
         deadline = self._clock() + self._render_budget_s
         for parcel in parcels:
             if not _has_something_to_say(parcel.claim):
-                parcel.missing.clear()
-            elif not parcel.missing & awake:
+                parcel.missing &= self._cdns
+            elif parcel.claim.is_escalated or not parcel.missing & awake:
                 continue
             elif self._clock() > deadline:
                 parcel.retry_at = self._clock()
@@ -293,7 +384,7 @@ class Delivery:
         failures = parcel.claim.failures + 1
         if error.is_final or failures >= MAX_RENDERS:
             self._give_up(parcel.claim.topic.name, error)
-            parcel.missing.clear()
+            parcel.missing &= self._cdns
             return
         parcel.claim = replace(parcel.claim, failures=failures)
         wait_s = retry_in(failures, asked_s=None, is_refusal=True, jitter=_jitter())
@@ -305,12 +396,18 @@ class Delivery:
 
     # --- one request ------------------------------------------------------------------------
 
-    def _ask(self, target: Target, request: Request) -> DeliveryError | None:
+    def _ask(
+        self,
+        target: Target,
+        request: Request,
+        *,
+        check: Callable[[Response], None] | None = None,
+    ) -> DeliveryError | None:
         """Send the request; return None if the target acknowledged it, else why not."""
         response: Response | None = None
         try:
             response = self._transport.send(request)
-            target.check(response)
+            (check or target.check)(response)
         except DeliveryError as error:
             if not error.is_final:
                 self._note_failure(target, error, response)
@@ -322,6 +419,8 @@ class Delivery:
         self, target: Target, error: DeliveryError, response: Response | None
     ) -> None:
         state = self.targets[target.name]
+        if not state.failures:
+            state.failing_since = self._clock()
         state.failures += 1
         state.error = error.reason
         wait_s = retry_in(
@@ -344,6 +443,8 @@ class Delivery:
 
 def _has_something_to_say(claim: Claim) -> bool:
     """Whether a topic is published at all, rather than only cached and purged."""
+    if claim.is_escalated:
+        return bool(claim.settings.held_routes)
     return bool(claim.settings.rendered_routes) or any(
         p.message or p.is_marker for p in claim.publications
     )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.delivery import Delivery, waiting
 from grip_edge_middleware.metrics import Metrics
-from grip_edge_middleware.stores import Claim, Store
+from grip_edge_middleware.stores import Claim, Overflow, Store
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +58,10 @@ class Dispatcher:
         if self._is_closing:
             logger.error("%d changes came after the edge was closed and are lost", len(changes))
             return
-        refused = self._store.add(changes, self._clock())
+        overflow = self._store.add(changes, self._clock())
         self._metrics.count("changes", len(changes))
-        if refused:
-            self._note_refused(refused)
+        if any(overflow):
+            self._note_overflow(overflow)
         self._wake_up()
 
     def turn(self, now: float, *, everything: bool = False) -> float | None:
@@ -69,14 +69,24 @@ class Dispatcher:
 
         `everything` does not wait for windows to end. The thread calls this in a loop.
         """
-        resting_until = self._delivery.resting_until(now)
-        if resting_until is not None:
-            return None if self._store.next_due() is None else resting_until
+        held_until = self._delivery.held_until(now)
+        if held_until is not None:
+            return None if self._store.next_due() is None else held_until
         limit = max(CLAIM_LIMIT, self._store.pending()) if everything else CLAIM_LIMIT
-        claims = self._store.claim(now, limit=limit, everything=everything)
+        purges = self._delivery.resting_until(now) is None
+        claims = self._store.claim(now, limit=limit, everything=everything, purges=purges)
         if claims:
             self._deliver(claims, now)
-        return self._store.next_due()
+        return self._next_due()
+
+    def _next_due(self) -> float | None:
+        next_due = self._store.next_due()
+        resting_until = self._delivery.resting_until(self._clock())
+        if next_due is None or resting_until is None:
+            return next_due
+        # What is only purged waits for the CDN, whenever it is due.
+        message_due = self._store.next_due(purges=False)
+        return resting_until if message_due is None else min(resting_until, message_due)
 
     def _deliver(self, claims: list[Claim], now: float) -> None:
         try:
@@ -105,9 +115,13 @@ class Dispatcher:
         if not self._store.pending():
             return True
         self._flushes_asked += 1
+        asked = self._flushes_asked
+
+        def is_over() -> bool:
+            return not self._store.pending() or (self._flushes_tried >= asked and gives_up())
+
         if self._wake_up():
             with self._progress:
-                is_over = lambda: not self._store.pending() or gives_up()  # noqa: E731
                 self._progress.wait_for(is_over, timeout_s)
         else:
             self._drain(timeout_s, gives_up)
@@ -116,7 +130,7 @@ class Dispatcher:
     def close(self) -> None:
         """Send what is pending and end the thread, in at most `flush_timeout_s`.
 
-        A target that keeps refusing is not waited for.
+        A target that keeps refusing is asked once more, and not waited for.
         """
         if self._is_closing:
             return
@@ -141,13 +155,10 @@ class Dispatcher:
         except Exception:
             logger.exception("the last purges could not be confirmed")
 
-    def pending(self) -> int:
-        """Return how many topics are yet to be delivered."""
-        return self._store.pending()
-
     def after_fork(self) -> None:
         """Start anew in a child process: what is pending is the parent's to send."""
         self._store.after_fork()
+        self._delivery.after_fork()
         self._metrics.after_fork()
         self._start_anew()
 
@@ -156,17 +167,20 @@ class Dispatcher:
         self._progress = threading.Condition()
         self._wake = threading.Event()
         self._flushes_asked = 0
+        self._flushes_tried = 0
         self._flushes_done = 0
         self._thread: threading.Thread | None = None
 
-    def _note_refused(self, refused: int) -> None:
-        self._metrics.count("refused", refused)
+    def _note_overflow(self, overflow: Overflow) -> None:
+        for event, amount in overflow._asdict().items():
+            self._metrics.count(event, amount)
         if not self._is_full:
             self._is_full = True
             logger.error(
-                "%d changes are refused: max_pending topics wait already, or too many messages of "
-                "one. Until a target answers, further ones are too, and pages stay until edge_ttl",
-                refused,
+                "%d changes are purged with all topics of their kind, since max_pending topics "
+                "wait already; %d messages are not published, since too many of their topics do. "
+                "Until every target answers, this is said no more",
+                *overflow,
             )
 
     def _wake_up(self) -> bool:
@@ -209,16 +223,21 @@ class Dispatcher:
             # A fault of ours must not end the thread, and with it all delivery.
             logger.exception("a turn of the dispatcher failed; it goes on")
             return now + AFTER_FAULT_S
-        if self._delivery.resting_until(now) is None:
+        finally:
+            self._flushes_tried = asked
+        if self._delivery.held_until(now) is None:
             self._flushes_done = asked
+        if self._delivery.is_well():
             self._is_full = False
         return next_due
 
     def _drain(self, timeout_s: float, gives_up: Callable[[], bool]) -> None:
         """Do the thread's work where none can be started: at the interpreter's end."""
         deadline = self._clock() + timeout_s
-        while self._store.pending() and not gives_up() and self._clock() < deadline:
+        while self._store.pending() and self._clock() < deadline:
             next_due = self._next_turn()
+            if gives_up():
+                return
             if next_due is not None:
                 self._wake.wait(min(max(0.0, next_due - self._clock()), timeout_s))
                 self._wake.clear()

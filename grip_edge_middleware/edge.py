@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from grip_edge_middleware import sources
@@ -88,13 +87,18 @@ class GripEdge:
     def wsgi(self, app: WSGIApplication) -> WSGIApplication:
         """Return a WSGI app wrapped in the face for it."""
         parts = self._configured
-        return WSGIMiddleware(app, parts.policy, parts.store, parts.renderer.use_wsgi(app))
+        renderer = parts.renderer.use_wsgi(app)
+        return WSGIMiddleware(
+            app, parts.policy, parts.store, renderer, longest_ttl=parts.longest_ttl
+        )
 
     def asgi(self, app: ASGIApp) -> ASGIApp:
         """Return an ASGI app wrapped in the face for it."""
         parts = self._configured
         renderer, flush = parts.renderer.use_asgi(app), parts.dispatcher.flush
-        return ASGIMiddleware(app, parts.policy, parts.store, renderer, flush=flush)
+        return ASGIMiddleware(
+            app, parts.policy, parts.store, renderer, flush=flush, longest_ttl=parts.longest_ttl
+        )
 
     # --- in a view --------------------------------------------------------------------------
 
@@ -178,11 +182,20 @@ class GripEdge:
         return self._configured.dispatcher.flush(timeout)
 
     def health(self) -> dict[str, Any]:
-        """Return what is pending, how each CDN and GRIP proxy fares, and what was counted."""
+        """Return how this process's edge fares, as plain values without secrets.
+
+        `pending` counts topics that some target misses; `escalated` lists the keys that wait in
+        place of those for which there was no room. `longest_ttl` is the limit to what a CDN may
+        keep while its purges fail, else None. `targets` has for each CDN and GRIP proxy its
+        `state` ("ok", "failing", or "down" from the fourth failure in a row), `failures`,
+        `failing_for_s`, `retry_in_s` and its last `error`. `counts` are since the start.
+        """
         parts = self._configured
         return {
-            "pending": parts.dispatcher.pending(),
-            "targets": {name: asdict(state) for name, state in parts.delivery.targets.items()},
+            "pending": parts.store.pending(),
+            "escalated": parts.store.escalated(),
+            "longest_ttl": parts.longest_ttl(),
+            "targets": parts.delivery.report(),
             "counts": parts.metrics.snapshot(),
         }
 
@@ -220,6 +233,7 @@ class _Parts:
             renderer=self.renderer,
             metrics=self.metrics,
             render_budget_s=settings.timeout,
+            purge_deadline_s=settings.purge_deadline,
         )
         self.store = MemoryStore(
             max_pending=settings.max_pending,
@@ -244,6 +258,10 @@ class _Parts:
             declared = ", ".join(f'"{t.template.text}"' for t in self.settings.topics)
             raise TopicError(f'no topic is named "{name}"; the settings declare {declared}')
         return found
+
+    def longest_ttl(self) -> int | None:
+        """Bound what a page that cannot be purged may be behind."""
+        return None if self.delivery.can_purge() else self.settings.degraded_ttl
 
     def close(self) -> None:
         self._disconnect()

@@ -24,7 +24,7 @@ from grip_edge_middleware.routing import Matcher
 from grip_edge_middleware.settings import MAX_SECONDS, Route, Settings, TopicSettings
 from grip_edge_middleware.signature import Verifier
 from grip_edge_middleware.surrogate import build_keys, parse_keys
-from grip_edge_middleware.topics import Topic
+from grip_edge_middleware.topics import SITE_KEY, Topic
 from grip_edge_middleware.types import Headers, Hold
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ class RequestFacts:
     """Whether one of these surrogate keys changed since the request began."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """The version of each topic when the request began, so that it is never too new."""
+    longest_ttl: int | None = None
+    """Seconds that a CDN may keep it at most, while its purges fail; None if they do not."""
     mount: str = ""
     """Where the app is mounted, percent-encoded: it may come from the URL."""
     refusal: Callable[[], str | None] = lambda: "no proxy is known"
@@ -85,6 +87,7 @@ class Shown:
     recovers: bool
     """Whether who missed a message can be shown what it said."""
     is_private: bool
+    type_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ class Plan:
     is_purgeable: bool
     """Without a CDN that is told of changes, no response is made cacheable."""
     any_key: Callable[[str], str | None]
+    """The key that stands for all topics of a topic's template where there is no room for each."""
+    type_key: Callable[[str], str | None]
+    """The key that is purged instead of a topic's when there is no room for the topic's."""
     secret: str = field(repr=False)
     """Signs the next links of private topics."""
 
@@ -141,6 +147,8 @@ class Plan:
         if not self.is_purgeable:
             return self._with_keys(request, headers, notes, freshness=[])
         edge_ttl = min([*_edge_ttls(headers), *(shown.route.edge_ttl for shown in self.shown)])
+        if request.longest_ttl is not None:
+            edge_ttl = min(edge_ttl, request.longest_ttl)
         if edge_ttl == 0:
             return _keep_out(headers)
         return self._with_keys(request, headers, notes, freshness=self._freshness(edge_ttl))
@@ -149,6 +157,8 @@ class Plan:
         return request.is_authorized and not all(shown.route.public for shown in self.shown)
 
     def _freshness(self, edge_ttl: int) -> Headers:
+        # stale-if-error is the same while purges fail: it shows an old page only while the app is
+        # down, and so does a soft purge, which leaves the old page for that very case.
         browser_ttl = min(shown.route.browser_ttl for shown in self.shown)
         stale_if_error = min(shown.route.stale_if_error for shown in self.shown)
         stale = f", stale-if-error={stale_if_error}" if stale_if_error else ""
@@ -171,11 +181,13 @@ class Plan:
         dropped = _FRESHNESS | {"surrogate-key"} if freshness else {"surrogate-key"}
         return [*_without(headers, dropped), *freshness, ("Surrogate-Key", value)]
 
-    def _keys(self, headers: Headers, notes: Notes) -> Iterable[str]:
-        """Yield all keys, the broadest first: Fastly ignores what follows one that is too long."""
-        yield from (s.topic.name for s in sorted(self.shown, key=lambda s: len(s.topic.params)))
-        yield from notes.keys
-        yield from parse_keys(value for name, value in headers if name.lower() == "surrogate-key")
+    def _keys(self, headers: Headers, notes: Notes) -> list[str]:
+        """Return all keys, the broadest first: Fastly ignores what follows one that is too long."""
+        shown = sorted(self.shown, key=lambda s: len(s.topic.params))
+        own = parse_keys(value for name, value in headers if name.lower() == "surrogate-key")
+        tagged = [*notes.keys, *own]
+        types = [*(s.type_key for s in shown), *filter(None, map(self.type_key, tagged))]
+        return [SITE_KEY, *types, *(s.topic.name for s in shown), *tagged]
 
     def _held(self, request: RequestFacts, headers: Headers, notes: Notes) -> list[Shown]:
         """Return what the response is held for, all in the same way; nothing if it is not held."""
@@ -239,6 +251,7 @@ class Policy:
         )
         # The same few paths are asked for again and again.
         self._match_cached = lru_cache(maxsize=1024)(self._match)
+        self._type_key = lru_cache(maxsize=4096)(self._find_type_key)
 
     def match(self, path: str) -> Plan | None:
         """Return the plan of a decoded path, or None if no route is configured for it."""
@@ -289,6 +302,7 @@ class Policy:
             self._settings.key_budget,
             is_purgeable=bool(self._settings.cdns),
             any_key=self.any_key,
+            type_key=self._type_key,
             secret=self._settings.secret,
         )
 
@@ -297,12 +311,17 @@ class Policy:
         topic = find_topic(self._settings.topics, key)
         return topic[0].template.any_key if topic and topic[1].params else None
 
+    def _find_type_key(self, key: str) -> str | None:
+        topic = find_topic(self._settings.topics, key)
+        return topic[0].template.type_key if topic else None
+
 
 def _shown(settings: TopicSettings, topic: Topic, route: Route) -> Shown:
     # A next link reads the topic's values from its name; a long-poll is asked again as it was.
     recovers = route.hold is not None and settings.can_recover(route.hold)
     is_readable = route.hold == "response" or not topic.is_shortened
-    return Shown(topic, route, recovers and is_readable, settings.private)
+    type_key = settings.template.type_key
+    return Shown(topic, route, recovers and is_readable, settings.private, type_key)
 
 
 def find_topic(topics: Iterable[TopicSettings], name: str) -> tuple[TopicSettings, Topic] | None:

@@ -47,6 +47,7 @@ class Publisher:
         self._proxy = proxy
         # Fastly wants the trailing slash, Pushpin takes it.
         self._url = f"{proxy.control_uri}/publish/"
+        self._recover_url = f"{proxy.control_uri}/recover/"
 
     def batches(self, items: Iterable[Mapping[str, Any]], *, now: float) -> Iterator[PublishBatch]:
         """Split the items into requests, in order. `now` is Unix time, for the token."""
@@ -61,6 +62,17 @@ class Publisher:
             size += len(encoded) + 1
         if batch:
             yield self._batch(batch, now)
+
+    def recovery(self, *, now: float) -> Request:
+        """Return the request that has all clients ask their next links, or their pages, anew."""
+        return Request("POST", self._recover_url, self._authorization(now))
+
+    def check_recovery(self, response: Response) -> None:
+        """Accept what `check` does. A proxy that knows no such request need not be asked again."""
+        if response.status in (404, 405):
+            reason = f"answered {response.status} to /recover/"
+            raise DeliveryError(self.name, reason, is_final=True)
+        self.check(response)
 
     def check(self, response: Response) -> None:
         """Accept 200, which says that the proxy has the items, not that anybody received them."""

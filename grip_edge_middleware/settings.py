@@ -10,6 +10,7 @@ Pure: the environment is passed in.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,15 @@ MIN_SECRET = 16
 
 # https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2: what caches can count to.
 MAX_SECONDS = 2**31 - 1
+
+# What each CDN takes as Surrogate-Key, in bytes.
+KEY_BUDGETS = {
+    # What examples/edge gives Varnish room for: a longer header, and an object may lose its keys.
+    "varnish": 7_500,
+    # https://www.fastly.com/documentation/reference/http/http-headers/Surrogate-Key/: 16,384, and
+    # what is beyond is silently not a key.
+    "fastly": 16_000,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,9 @@ class Settings:
     confirm_after: float
     replica_lag: float
     secret: str = field(repr=False)
+    degraded_ttl: int
+    purge_deadline: float
+    """Infinite if a publish waits for its purge for as long as it takes."""
 
     @classmethod
     def parse(cls, settings: object, environ: Mapping[str, str]) -> Settings:
@@ -178,6 +191,9 @@ _GLOBAL_DEFAULTS: Mapping[str, Any] = {
     # What CDNs with shields recommend between two purges, and longer than any page is on its way.
     "confirm_after": 2.0,
     "replica_lag": 0.0,
+    # Old pages are gone before anybody wonders, and the cache still takes most of a crowd's load.
+    "degraded_ttl": 5,
+    "purge_deadline": 10.0,
 }
 _GLOBAL_ONLY = ("topics", "grip_url", "cdn", "secret")
 
@@ -558,6 +574,14 @@ def _count(found: object) -> int:
     return _expected("a whole number above 0", found)
 
 
+def _key_budget(found: object) -> int:
+    if isinstance(found, str):
+        choices = " or ".join(f'"{name}"' for name in KEY_BUDGETS)
+        hint = _nearest(found, KEY_BUDGETS)
+        return KEY_BUDGETS.get(found) or _expected(f"bytes or {choices}", found, hint)
+    return _count(found)
+
+
 def _hold(found: object) -> Hold | None:
     for hold in HOLDS:
         if found == hold:
@@ -689,7 +713,9 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "timeout": _some_seconds,
     "flush_timeout": _seconds,
     "max_pending": _count,
-    "key_budget": _count,
+    "key_budget": _key_budget,
     "confirm_after": _seconds,
     "replica_lag": _seconds,
+    "degraded_ttl": _whole_seconds,
+    "purge_deadline": lambda found: math.inf if found is None else _seconds(found),
 }

@@ -5,10 +5,10 @@ Pure arithmetic: all times are seconds of one monotonic clock, which the caller 
 
 from __future__ import annotations
 
-# Quick enough that a target which returns is served within seconds, and rare enough that a
-# target which is down costs nothing.
+# Quick enough that a target which returns is served at once, and rare enough that a target which is
+# down costs nothing.
 FIRST_RETRY_S = 0.1
-LAST_RETRY_S = 2.0
+LAST_RETRY_S = 1.0
 # A refusal (a wrong token, say) is not mended by asking again soon.
 LAST_REFUSED_S = 30.0
 # What a target asks for is honoured up to here; it may be a mistake.

@@ -28,6 +28,9 @@ LITERAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 VALUE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._~-%")
 SEPARATORS = frozenset("._~:/@|-")
 
+# On every page, for when more has changed than can be named. `%al` never arises from `escape`.
+SITE_KEY = "%all"
+
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _DIGEST_LENGTH = 34  # "%h" and 32 hexadecimal digits
 
@@ -111,6 +114,14 @@ class TopicTemplate:
         It is purged with each of them. `%a` never arises from `escape` (`%A` does).
         """
         return shorten("%any".join(self.literals)) if self.params else self.text
+
+    @property
+    def type_key(self) -> str:
+        """The key of every page that shows a topic of this template.
+
+        It is purged when more of them have changed than can be remembered.
+        """
+        return shorten("%all".join(self.literals)) if self.params else self.text
 
     def keys(self, topic: Topic) -> tuple[str, ...]:
         """Return what a change of the topic purges: its own key, and that of pages of many."""

@@ -54,6 +54,10 @@ class Recorded:
         return self.method == "POST" and self.path.endswith("/publish/")
 
     @property
+    def is_recovery(self) -> bool:
+        return self.path.endswith("/recover/")
+
+    @property
     def keys(self) -> list[str]:
         """What a purge names."""
         if self.method == "PURGEKEYS":
@@ -296,7 +300,7 @@ class RecordingTransport:
 
     @property
     def log(self) -> list[tuple[str, tuple[str, ...]]]:
-        """What happened on the wire: ("purge" or "publish", keys or channels)."""
+        """What happened on the wire: ("purge", "publish" or "recover", keys or channels)."""
         return [_entry(recorded(request)) for request in self.requests]
 
     @property
@@ -313,6 +317,8 @@ def recorded(request: Request) -> Recorded:
 def _entry(request: Recorded) -> tuple[str, tuple[str, ...]]:
     if request.is_purge:
         return "purge", tuple(request.keys)
+    if request.is_recovery:
+        return "recover", ()
     return "publish", tuple(request.channels)
 
 
@@ -395,6 +401,7 @@ class Simulation:
             publishers=[Publisher(proxy) for proxy in self.settings.proxies],
             renderer=self.renderer,
             metrics=self.metrics,
+            purge_deadline_s=self.settings.purge_deadline,
             clock=self.clock,
             wall_clock=self.clock.wall,
             pause=self.clock.pause,
@@ -414,6 +421,16 @@ class Simulation:
 
     def turn(self) -> float | None:
         return self.dispatcher.turn(self.clock.now)
+
+    def run_for(self, seconds: float) -> list[float]:
+        """Take the turns that come up in so many seconds; return their times."""
+        times, end = [], self.clock.now + seconds
+        while self.clock.now < end:
+            times.append(self.clock.now)
+            assert len(times) < 10_000, f"the last were {times[-5:]}"
+            due = self.turn()
+            self.clock.now = end if due is None else min(max(self.clock.now, due), end)
+        return times
 
     def run_until_idle(self, *, at_most: int = 10_000) -> list[float]:
         """Take turns at the times that the dispatcher asks for; return these times."""

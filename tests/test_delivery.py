@@ -154,7 +154,7 @@ def test_varnish_needs_no_time_to_settle() -> None:
 def test_every_publish_follows_the_acknowledged_purge_of_its_topic() -> None:
     """A thousand changes at random times, with every third request failing in some way."""
     chance = random.Random(20261123)
-    sim = simulation(throttle=0.5)
+    sim = simulation(throttle=0.5, purge_deadline=None)
     failures: list[Response | DeliveryError] = [
         Response(503),
         Response(500),
@@ -205,7 +205,7 @@ def test_every_publish_follows_the_acknowledged_purge_of_its_topic() -> None:
     ids=["503", "403", "no acknowledgement", "404", "down"],
 )
 def test_an_unacknowledged_purge_holds_back_the_publish(refusal: Response | DeliveryError) -> None:
-    sim = simulation()
+    sim = simulation(purge_deadline=None)
     sim.transport.always("varnish", refusal)
     sim.add(COUNTER, name="blue")
     for _ in range(20):
@@ -290,6 +290,236 @@ def test_what_misses_only_the_outer_cdn_reaches_it_although_the_inner_one_failed
     reached = {key for request in sim.transport.to("outer") for key in recorded(request).keys}
     assert {"counter-0", f"counter-{CLAIM_LIMIT - 1}", "counter-late"} <= reached
     assert sum(isinstance(outcome, DeliveryError) for outcome in sim.transport.outcomes) == 2
+
+
+# --- a CDN that is not waited for any longer -------------------------------------------------
+
+
+def test_a_publish_waits_for_its_purge_until_the_deadline_and_no_longer() -> None:
+    sim = simulation(purge_deadline=10.0)
+    sim.transport.always("varnish", DOWN)
+    sim.add(COUNTER, name="blue")
+
+    sim.run_for(9.9)
+    assert sim.transport.items == []
+    sim.run_for(0.2)
+    assert bodies(sim.transport.items, "counter-blue") == ["/counters/blue/"]
+
+
+def test_the_deadline_comes_although_the_cdn_asks_for_more_time() -> None:
+    sim = simulation(purge_deadline=10.0)
+    sim.transport.always("varnish", Response(429, {"retry-after": "300"}))
+    sim.add(COUNTER, name="blue")
+
+    sim.run_for(10.1)
+
+    assert len(sim.transport.items) == 1
+    assert len(sim.transport.to("varnish")) == 1
+
+
+def test_a_purge_that_came_late_is_still_made_and_then_confirmed_at_once() -> None:
+    sim = simulation(purge_deadline=10.0, confirm_after=2.0)
+    sim.transport.always("varnish", DOWN)
+    sim.add(COUNTER, name="blue")
+    sim.run_for(30.0)
+    assert (len(sim.transport.items), sim.store.pending()) == (1, 1)
+    sim.transport.always("varnish", None)
+    before = len(sim.transport.log)
+
+    times = sim.run_until_idle()
+
+    kinds = [kind for kind, _ in sim.transport.log[before:]]
+    item, marker = sim.transport.items
+    assert kinds == ["purge", "purge", "publish"]
+    assert marker["id"] == f"{item['id']}.c"
+    assert times[-1] - times[0] < 1.5
+    assert sim.store.pending() == 0
+
+
+def test_what_was_on_its_way_is_given_its_time_although_the_deadline_is_short() -> None:
+    sim = simulation(purge_deadline=0, confirm_after=2.0)
+    sim.transport.script("varnish", DOWN)
+    sim.add(COUNTER, name="blue")
+
+    times = sim.run_until_idle()
+
+    assert [kind for kind, _ in sim.transport.log] == [
+        *("purge", "publish"),  # the first was refused
+        *("purge", "purge", "publish"),
+    ]
+    assert times[-1] - times[0] == pytest.approx(2.0)
+
+
+def test_changes_are_published_once_a_window_while_the_cdn_is_down() -> None:
+    sim = simulation(purge_deadline=10.0, throttle=4.0)
+    sim.transport.always("varnish", DOWN)
+    sim.add(COUNTER, "0", name="blue")
+    sim.run_for(20.0)
+    for number in range(1, 41):
+        sim.add(COUNTER, str(number), name="blue")
+        sim.run_for(0.5)
+    sim.transport.always("varnish", None)
+    sim.run_until_idle()
+
+    published = bodies(sim.transport.items, "counter-blue")
+    assert 6 <= len(published) <= 7
+    assert published[-1] == "40"
+
+
+def test_each_version_follows_the_one_published_before_it_while_the_cdn_is_down() -> None:
+    sim = simulation(purge_deadline=10.0, throttle=0)
+    sim.transport.always("varnish", DOWN)
+    for number in range(4):
+        sim.add(COUNTER, str(number), name="blue")
+        sim.run_for(11.0)
+    sim.transport.always("varnish", None)
+    sim.add(COUNTER, "4", name="blue")
+    sim.run_until_idle()
+
+    items = sim.transport.items
+    assert [item["prev-id"] for item in items[1:]] == [item["id"] for item in items[:-1]]
+    assert bodies(items, "counter-blue") == ["0", "1", "2", "3", "4"]
+
+
+def test_a_cdn_that_is_down_costs_one_request_and_one_turn_a_second() -> None:
+    sim = simulation(purge_deadline=10.0)
+    sim.transport.always("varnish", DOWN)
+    for number in range(5 * CLAIM_LIMIT):
+        sim.add(COUNTER, name=number)
+    sim.run_for(20.0)
+    asked = len(sim.transport.to("varnish"))
+
+    times = sim.run_for(60.0)
+
+    assert len(sim.transport.to("varnish")) - asked <= 80
+    assert len(times) <= 2 * 80
+    assert len(sim.transport.items) == 5 * CLAIM_LIMIT
+
+
+def test_what_is_never_published_is_purged_in_the_end() -> None:
+    sim = simulation(purge_deadline=10.0)
+    sim.transport.always("varnish", DOWN)
+    sim.renderer.answers["/counters/big/"] = DeliveryError("render", "too large", is_final=True)
+    sim.add("counters")
+    sim.add(COUNTER, name="big")
+    sim.run_for(30.0)
+    sim.transport.always("varnish", None)
+
+    assert sim.store.pending() == 2
+    sim.run_until_idle()
+    assert {"counters", "counter-big"} <= set(sim.transport.log[-1][1])
+    assert sim.store.pending() == 0
+
+
+def test_only_the_proxy_that_misses_it_is_published_to_while_a_cdn_is_down() -> None:
+    sim = simulation(purge_deadline=0, grip_url=["http://broken:5561", "http://sound:5561"])
+    sim.transport.always("varnish", DOWN)
+    sim.transport.script("broken", *[DOWN] * 3)
+    sim.add(COUNTER, name="blue")
+    sim.run_for(30.0)
+    sim.transport.always("varnish", None)
+    sim.run_until_idle()
+
+    assert (len(sim.transport.to("broken")), len(sim.transport.to("sound"))) == (4, 1)
+    assert sim.store.pending() == 0
+
+
+def test_an_inner_cdn_that_is_down_does_not_hold_back_publishes_nor_purge_the_outer_one() -> None:
+    sim = simulation(purge_deadline=10.0, cdn=["varnish://inner:1", "varnish://outer:2"])
+    sim.transport.always("inner", DOWN)
+    sim.add(COUNTER, name="blue")
+    sim.run_for(11.0)
+
+    assert (len(sim.transport.items), len(sim.transport.to("outer"))) == (1, 0)
+    sim.transport.always("inner", None)
+    sim.run_until_idle()
+    assert len(sim.transport.to("outer")) == 1
+
+
+def test_a_cdn_that_has_just_failed_is_waited_for_although_another_is_not() -> None:
+    sim = simulation(purge_deadline=10.0, cdn=["varnish://inner:1", "varnish://outer:2"])
+    sim.transport.always("outer", DOWN)
+    sim.add(COUNTER, name="blue")
+    sim.run_for(20.0)
+    sim.transport.always("inner", DOWN)
+    sim.add(COUNTER, name="red")
+
+    sim.run_for(5.0)
+    assert [item["channel"] for item in sim.transport.items] == ["counter-blue"]
+    sim.run_for(10.0)
+    assert [item["channel"] for item in sim.transport.items] == ["counter-blue", "counter-red"]
+
+
+# --- more topics than there is room for ------------------------------------------------------
+
+
+def overflown(template: str = COUNTER, **settings: Any) -> Simulation:
+    """Return a simulation whose CDN is down and whose store is full twice over."""
+    topics = {**TOPICS, "page-{name}": {"routes": ["/pages/<name>/"]}}
+    sim = simulation(max_pending=10, topics=topics, **settings)
+    sim.transport.always("varnish", DOWN)
+    for number in range(20):
+        sim.add(template, name=number)
+    sim.run_for(30.0)
+    return sim
+
+
+def test_topics_without_room_are_purged_by_their_type_and_then_their_clients_catch_up() -> None:
+    sim = overflown(confirm_after=2.0)
+    assert ("recover", ()) not in sim.transport.log
+    assert len(sim.transport.items) == 10  # the others are published before their purge
+    before = len(sim.transport.log)
+    sim.transport.always("varnish", None)
+    sim.run_until_idle()
+
+    log = sim.transport.log[before:]
+    purged = {key for kind, keys in log if kind == "purge" for key in keys}
+    assert {f"counter-{number}" for number in range(10)} <= purged
+    assert "counter-11" not in purged
+    assert sim.store.pending() == 0
+    # At the return, and for what was on its way to the cache then.
+    of_the_type = [position for position, (_, keys) in enumerate(log) if "counter-%all" in keys]
+    recoveries = [position for position, (kind, _) in enumerate(log) if kind == "recover"]
+    assert len(of_the_type) == len(recoveries) == 2
+    assert all(purge < recover for purge, recover in zip(of_the_type, recoveries, strict=True))
+
+
+def test_clients_are_not_told_to_catch_up_with_what_is_only_cached() -> None:
+    sim = overflown("page-{name}")
+    sim.transport.always("varnish", None)
+    sim.run_until_idle()
+
+    assert any("page-%all" in keys for _, keys in sim.transport.log)
+    assert ("recover", ()) not in sim.transport.log
+
+
+def test_a_proxy_that_is_down_is_told_later_that_its_clients_must_catch_up() -> None:
+    sim = overflown(grip_url=["http://broken:5561", "http://sound:5561"])
+    sim.transport.always("varnish", None)
+    sim.transport.always("broken", DOWN)
+    sim.run_for(10.0)
+    sim.transport.always("broken", None)
+    sim.run_until_idle()
+
+    recovered = [r.url for r in sim.transport.requests if r.url.endswith("/recover/")]
+    assert recovered.count("http://sound:5561/recover/") == 1
+    assert recovered[-1] == "http://broken:5561/recover/"
+    assert sim.store.pending() == 0
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_proxy_that_cannot_have_clients_catch_up_is_asked_once(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sim = overflown()
+    sim.transport.always("varnish", None)
+    sim.transport.always("/recover/", Response(status))
+    sim.run_until_idle()
+
+    assert len(sim.transport.to("/recover/")) == 1
+    assert sim.store.pending() == 0
+    assert sim.delivery.is_well()
+    assert f"answered {status} to /recover/" in caplog.text
 
 
 # --- failing proxies --------------------------------------------------------------------------
@@ -410,7 +640,7 @@ def test_a_retry_after_that_makes_no_sense_is_ignored(nonsense: str) -> None:
 
 
 def test_the_pauses_between_retries_grow_to_a_limit() -> None:
-    sim = simulation()
+    sim = simulation(purge_deadline=None)
     sim.transport.script("varnish", *[DOWN] * 12)
     sim.add(COUNTER, name="blue")
 
@@ -420,11 +650,11 @@ def test_the_pauses_between_retries_grow_to_a_limit() -> None:
     waits = [later - sooner for sooner, later in pairwise(times) if later > sooner]
     assert len(waits) == 12
     assert 0.08 <= waits[0] <= 0.12
-    assert max(waits) <= 2.4
+    assert max(waits) <= 1.2
     assert waits[2] > waits[0]
 
 
-def test_a_refused_token_is_not_asked_again_every_two_seconds() -> None:
+def test_a_refused_token_is_not_asked_again_every_second() -> None:
     sim = simulation(cdn={"fastly": {"service_id": "S1", "token": "t"}})
     sim.transport.script("api.fastly.com", *[Response(401)] * 12)
     sim.add(COUNTER, name="blue")
@@ -441,6 +671,60 @@ def test_waiting_for_a_target_takes_no_turns_meanwhile() -> None:
         sim.add(COUNTER, name=number)
 
     assert len(sim.run_until_idle()) <= 3
+
+
+# --- how a target fares ----------------------------------------------------------------------
+
+
+def test_a_target_is_failing_and_then_down_and_then_well_again() -> None:
+    sim = simulation()
+    sim.transport.script("varnish", *[DOWN] * 5)
+    sim.add(COUNTER, name="blue")
+    states = [sim.delivery.targets["varnish http://varnish:6081"].state]
+    for _ in range(20):
+        sim.clock.now = sim.turn() or sim.clock.now
+        states.append(sim.delivery.targets["varnish http://varnish:6081"].state)
+
+    assert list(dict.fromkeys(states)) == ["ok", "failing", "down"]
+    assert states[-1] == "ok"
+
+
+def test_a_target_fails_since_the_first_failure_in_a_row() -> None:
+    sim = simulation()
+    sim.transport.script("varnish", *[DOWN] * 5)
+    sim.add(COUNTER, name="blue")
+    began = sim.clock.now
+    for _ in range(4):
+        sim.clock.now = sim.turn() or sim.clock.now
+
+    assert sim.clock.now > began
+    assert sim.delivery.targets["varnish http://varnish:6081"].failing_since == began
+
+
+def test_only_a_failing_cdn_leaves_pages_unpurged() -> None:
+    sim = simulation()
+    sim.transport.script("pushpin", DOWN)
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+
+    assert sim.delivery.can_purge()
+    sim.transport.script("varnish", DOWN)
+    sim.add(COUNTER, name="red")
+    sim.turn()
+    assert not sim.delivery.can_purge()
+    sim.run_until_idle()
+    assert sim.delivery.can_purge()
+
+
+def test_a_child_process_knows_of_no_failure() -> None:
+    sim = simulation()
+    sim.transport.script("varnish", DOWN)
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+
+    sim.dispatcher.after_fork()
+
+    assert sim.delivery.can_purge()
 
 
 # --- items that are refused -------------------------------------------------------------------

@@ -293,6 +293,20 @@ def test_close_gives_up_soon_on_a_target_that_keeps_refusing(
     assert "1 topics were not delivered" in caplog.text
 
 
+def test_close_publishes_what_was_just_submitted_although_the_cdn_is_down(
+    server: RecordingServer, edges: list[GripEdge]
+) -> None:
+    server.respond = lambda request: down(request) if request.is_purge else acknowledge(request)
+    edge = edge_for(server, edges, purge_deadline=0, throttle=3600.0, flush_timeout=30)
+    edge.publish(COUNTER, "first", name="blue")
+    server.wait_for(lambda seen: sum(request.is_purge for request in seen) > 4)
+    edge.publish(COUNTER, "last", name="blue")
+
+    edge.close()
+
+    assert contents(server, "counter-blue") == ["first", "last"]
+
+
 def test_close_waits_once_for_a_target_that_hangs(
     server: RecordingServer, edges: list[GripEdge], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -322,7 +336,7 @@ def test_submit_after_close_does_not_raise_and_says_that_it_is_lost(
 # --- bounded ----------------------------------------------------------------------------------
 
 
-def test_more_topics_than_max_pending_are_refused_and_said_once(
+def test_more_topics_than_max_pending_are_purged_together_and_said_once(
     server: RecordingServer, edges: list[GripEdge], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.respond = down
@@ -331,9 +345,14 @@ def test_more_topics_than_max_pending_are_refused_and_said_once(
     for number in range(100):
         edge.publish(COUNTER, "1", name=number)
 
-    assert edge.health()["pending"] <= 10 + 10  # claimed ones have made room
-    assert edge.health()["counts"]["refused"] >= 80
+    assert edge.health()["pending"] <= 10 + 10 + 1  # claimed ones have made room
+    assert edge.health()["counts"]["escalated"] >= 80
+    assert edge.health()["counts"]["refused"] == 0
     assert sum("max_pending" in record.getMessage() for record in caplog.records) == 1
+    server.respond = acknowledge
+    assert edge.flush(DEADLINE_S)
+    assert "counter-%all" in {key for request in server.purges for key in request.keys}
+    assert any(request.is_recovery for request in server.requests)
 
 
 def test_a_thread_that_met_a_fault_goes_on(server: RecordingServer, edges: list[GripEdge]) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import pickle
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
+from werkzeug.test import Client
 
 from grip_edge_middleware import GripEdge, GripEdgeError, SettingsError, TopicError
-from tests.recording import DEADLINE_S, Answer, RecordingServer
+from tests.recording import DEADLINE_S, Answer, RecordingServer, acknowledge
 
 TOPICS: dict[str, Any] = {
     "counter-{name}": {"routes": ["/counters/<name>/"], "hold": "stream"},
@@ -123,15 +124,63 @@ def test_health_shows_targets_counts_and_what_is_pending(
 
     health = edge.health()
 
-    assert health["pending"] == 1
-    varnish = next(state for name, state in health["targets"].items() if "varnish" in name)
-    assert varnish["failures"] >= 1
-    assert "503" in varnish["error"]
+    assert (health["pending"], health["escalated"], health["longest_ttl"]) == (1, [], 5)
     assert health["counts"]["changes"] == 1
+    varnish, proxy = health["targets"].values()
+    assert varnish["state"] in ("failing", "down")
+    assert varnish["failures"] >= 1
+    assert 0 <= varnish["failing_for_s"] < DEADLINE_S
+    assert 0 <= varnish["retry_in_s"] < 2
+    assert "503" in varnish["error"]
+    assert proxy == {
+        "state": "ok",
+        "failures": 0,
+        "failing_for_s": 0.0,
+        "retry_in_s": 0.0,
+        "error": "",
+    }
+
+
+def test_health_shows_what_there_was_no_room_for(server: RecordingServer) -> None:
+    server.respond = lambda _: Answer(503)
+    settings = {"cdn": server.url.replace("http", "varnish"), "grip_url": None, "max_pending": 1}
+    topics = {"counter-{name}": {"routes": ["/counters/<name>/"]}}
+    with closing(GripEdge(settings={**settings, "topics": topics}, environ={})) as edge:
+        edge.submit("counter-first")
+        server.wait_for(lambda seen: len(seen) >= 2)  # it failed, so it is pending again
+        for number in range(5):
+            edge.submit("counter-{name}", name=number)
+
+        assert edge.health()["escalated"] == ["counter-%all"]
+        server.respond = acknowledge
+        assert edge.flush(DEADLINE_S)
+        assert edge.health()["escalated"] == []
+
+
+def test_pages_are_kept_for_seconds_while_purges_fail_and_then_as_before(
+    edge: GripEdge, server: RecordingServer
+) -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"1"]
+
+    client = Client(edge.wsgi(app))
+
+    def edge_ttl() -> str:
+        return client.get("/counters/blue/").headers["Surrogate-Control"].partition(",")[0]
+
+    assert edge_ttl() == "max-age=600"
+    server.respond = lambda _: Answer(503)
+    edge.submit("counter-blue")
+    server.wait_for(lambda seen: len(seen) >= 2)
+    assert edge_ttl() == "max-age=5"
+    server.respond = acknowledge
+    assert edge.flush(DEADLINE_S)
+    assert edge_ttl() == "max-age=600"
 
 
 def test_health_is_plain_data(edge: GripEdge) -> None:
-    assert pickle.loads(pickle.dumps(edge.health())) == edge.health()
+    assert json.loads(json.dumps(edge.health())) == edge.health()
 
 
 def test_an_edge_without_settings_refuses_everything_but_tags() -> None:

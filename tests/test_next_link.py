@@ -110,7 +110,7 @@ def test_the_answer_has_the_keys_that_the_view_adds(
 
     _, headers, _ = ask(next_link(["counter-blue"]), "counter-blue; last-id=1")
 
-    assert headers["surrogate-key"] == "counter-blue league own"
+    assert headers["surrogate-key"] == "%all counter-%all counter-blue league own"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_several_topics_are_answered_together(ask: Ask) -> None:
     assert re.fullmatch(
         r"counter-blue; prev-id=\d+, counter-red; prev-id=\d+", headers["grip-channel"]
     )
-    assert headers["surrogate-key"] == "counter-blue counter-red"
+    assert headers["surrogate-key"] == "%all counter-%all counter-blue counter-red"
 
 
 def test_a_page_of_two_topics_is_given_once(ask: Ask) -> None:

@@ -29,7 +29,7 @@ DO_NOT_STORE: Headers = [
     ("Cache-Control", "private, no-store"),
     ("Surrogate-Control", "no-store"),
 ]
-KEY: Headers = [("Surrogate-Key", "c-blue")]
+KEY: Headers = [("Surrogate-Key", "%all c-%all c-blue")]
 STREAM: Headers = [("Grip-Hold", "stream"), ("Grip-Channel", "c-blue")]
 LONG_POLL: Headers = [
     ("Grip-Hold", "response"),
@@ -201,7 +201,7 @@ def test_a_private_error_passes_untouched(private: tuple[str, str], status: int)
 def test_the_keys_of_a_cacheable_404_are_merged() -> None:
     headers = [("Surrogate-Key", "own c-blue")]
 
-    assert leave(headers, status=404) == [("Surrogate-Key", "c-blue own")]
+    assert leave(headers, status=404) == [("Surrogate-Key", "%all c-%all c-blue own")]
 
 
 def test_a_404_whose_keys_do_not_fit_is_kept_out() -> None:
@@ -387,7 +387,7 @@ def test_the_shortest_times_of_all_topics_count() -> None:
         *EVENTS,
         ("Cache-Control", "max-age=2, s-maxage=60"),
         ("Surrogate-Control", "max-age=60, stale-if-error=7"),
-        ("Surrogate-Key", "a b"),
+        ("Surrogate-Key", "%all a b"),
         ("Grip-Hold", "stream"),
         ("Grip-Channel", "a, b"),
         ("Grip-Keep-Alive", r":\n\n; format=cstring; timeout=15"),
@@ -398,7 +398,7 @@ def test_a_topic_without_a_hold_is_tagged_and_not_subscribed() -> None:
     topics = {"a": {"routes": ["/"]}, "b": {"routes": ["/"], "hold": None}}
     left = leave(HTML, of=plan("/", topics))
 
-    assert value(left, "Surrogate-Key") == "a b"
+    assert value(left, "Surrogate-Key") == "%all a b"
     assert value(left, "Grip-Channel") == "a"
 
 
@@ -422,7 +422,7 @@ def test_a_topic_that_two_routes_show_is_named_once() -> None:
     topics = {"c-{name}": {"routes": routes, "payload": str}}
     left = leave(HTML, of=plan(topics=topics))
 
-    assert value(left, "Surrogate-Key") == "c-blue"
+    assert value(left, "Surrogate-Key") == "%all c-%all c-blue"
     assert value(left, "Grip-Channel") == "c-blue"
 
 
@@ -432,7 +432,7 @@ def test_a_proxy_is_given_no_more_channels_than_it_takes(caplog: pytest.LogCaptu
         left = leave(HTML, of=plan("/", topics))
 
     assert value(left, "Grip-Channel") == ", ".join(f"t{i:02}" for i in range(20))
-    assert value(left, "Surrogate-Key").split(" ") == [f"t{i:02}" for i in range(25)]
+    assert value(left, "Surrogate-Key").split(" ") == ["%all", *(f"t{i:02}" for i in range(25))]
     assert caplog.messages == ["/ shows 25 topics; a proxy takes 20"]
 
 
@@ -447,22 +447,38 @@ def test_keys_are_merged_once_each_and_the_broadest_first() -> None:
     headers = [("surrogate-key", "own,c-blue"), *HTML, ("SURROGATE-KEY", " more tag ")]
     left = leave(headers, of=plan(topics=topics), notes=Notes(keys=["tag", "all"]))
 
-    assert left == [*HTML, *FRESH, ("Surrogate-Key", "all c-blue tag own more"), *STREAM]
+    keys = "%all all c-%all c-blue tag own more"
+    assert left == [*HTML, *FRESH, ("Surrogate-Key", keys), *STREAM]
+
+
+def test_a_page_has_the_type_key_of_every_topic_that_it_is_tagged_with() -> None:
+    topics = {
+        "c-{name}": {"routes": ["/c/<name>/"]},
+        "d-{a}:{b}": {},
+        "e": {},
+    }
+    left = leave(
+        [*HTML, ("Surrogate-Key", "d-1:2 own")],
+        of=plan(topics=topics),
+        notes=Notes(keys=["c-red", "e"]),
+    )
+
+    assert value(left, "Surrogate-Key") == ("%all c-%all e d-%all:%all c-blue c-red d-1:2 own")
 
 
 def test_keys_that_just_fit_are_all_sent() -> None:
     notes = Notes(keys=["c-1", "c-2"])
 
-    assert value(leave(HTML, of=plan(key_budget=14), notes=notes), "Surrogate-Key") == (
-        "c-blue c-1 c-2"
+    assert value(leave(HTML, of=plan(key_budget=26), notes=notes), "Surrogate-Key") == (
+        "%all c-%all c-blue c-1 c-2"
     )
 
 
 def test_keys_over_budget_become_the_key_of_their_kind() -> None:
     notes = Notes(keys=["c-1", "stays", "c-2"])
-    left = leave(HTML, of=plan(key_budget=19), notes=notes)
+    left = leave(HTML, of=plan(key_budget=31), notes=notes)
 
-    assert left == [*HTML, *FRESH, ("Surrogate-Key", "c-%any stays"), *STREAM]
+    assert left == [*HTML, *FRESH, ("Surrogate-Key", "%all c-%all c-%any stays"), *STREAM]
 
 
 def test_a_page_of_shortened_names_is_kept_out() -> None:
@@ -503,6 +519,7 @@ def test_a_stored_response_has_all_its_keys(tags: list[str], budget: int) -> Non
         sent = value(left, "Surrogate-Key").split(" ")
         assert len(" ".join(sent)) <= budget
         assert all(key in sent or of.any_key(key) in sent for key in ["c-blue", *tags])
+        assert sent[:2] == ["%all", "c-%all"]
 
 
 # --- 5. freshness ---------------------------------------------------------------------------------
@@ -545,6 +562,24 @@ def test_without_stale_if_error_nothing_is_said_of_it() -> None:
 
     assert value(left, "Cache-Control") == "max-age=3, s-maxage=5"
     assert value(left, "Surrogate-Control") == "max-age=5"
+
+
+def test_while_purges_fail_a_page_is_kept_for_seconds_only() -> None:
+    left = leave(HTML, request=RequestFacts("GET", longest_ttl=5))
+
+    assert value(left, "Cache-Control") == "max-age=0, s-maxage=5"
+    # The app's failure alone shows it later, as it would show what was purged softly.
+    assert value(left, "Surrogate-Control") == "max-age=5, stale-if-error=86400"
+
+
+def test_while_purges_fail_a_shorter_lifetime_stays() -> None:
+    left = leave(HTML, of=plan(edge_ttl=3), request=RequestFacts("GET", longest_ttl=5))
+
+    assert value(left, "Surrogate-Control").startswith("max-age=3,")
+
+
+def test_a_page_that_may_not_be_kept_while_purges_fail_is_kept_out() -> None:
+    assert is_kept_out(leave(HTML, request=RequestFacts("GET", longest_ttl=0)))
 
 
 # --- 7. GRIP --------------------------------------------------------------------------------------

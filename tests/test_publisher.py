@@ -174,3 +174,27 @@ def test_anything_else_is_a_failure(status: int, message: str, is_final: bool) -
 
     assert str(caught.value) == f"grip http://localhost:5561: {message}"
     assert caught.value.is_final is is_final
+
+
+# --- catching up ----------------------------------------------------------------------------------
+
+
+def test_catching_up_is_asked_for_as_publishing_is() -> None:
+    publisher = Publisher(Proxy("https://api.fastly.com/service/S1", key="t"))
+    request = publisher.recovery(now=0)
+
+    assert (request.method, request.body) == ("POST", b"")
+    assert request.url == "https://api.fastly.com/service/S1/recover/"
+    assert request.headers["Authorization"] == "Bearer t"
+
+
+@pytest.mark.parametrize(
+    ("status", "is_final"), [(404, True), (405, True), (401, False), (503, False)]
+)
+def test_a_proxy_that_knows_no_catching_up_never_will(status: int, is_final: bool) -> None:
+    PLAIN.check_recovery(Response(200, {}, b"Updated\n"))  # raises nothing
+
+    with pytest.raises(DeliveryError) as error:
+        PLAIN.check_recovery(Response(status))
+
+    assert error.value.is_final == is_final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 from urllib.parse import quote
 
@@ -71,6 +72,15 @@ def with_cdn(entry: object) -> dict[str, Any]:
 # --- what is right --------------------------------------------------------------------------------
 
 
+def test_a_publish_may_wait_for_its_purge_for_ever() -> None:
+    assert Settings.parse({**with_topic(ROUTE), "purge_deadline": None}, {}).purge_deadline == inf
+
+
+@pytest.mark.parametrize(("said", "size"), [(1, 1), ("varnish", 7_500), ("fastly", 16_000)])
+def test_a_key_budget_may_be_the_one_of_a_cdn(said: object, size: int) -> None:
+    assert Settings.parse({**with_topic(ROUTE), "key_budget": said}, {}).key_budget == size
+
+
 def test_a_single_route_is_enough() -> None:
     settings = Settings.parse({"topics": {"c-{name}": ROUTE}}, {})
 
@@ -79,6 +89,7 @@ def test_a_single_route_is_enough() -> None:
     assert settings.origin is None
     assert (settings.timeout, settings.flush_timeout) == (5.0, 5.0)
     assert (settings.max_pending, settings.key_budget) == (100_000, 3_072)
+    assert (settings.degraded_ttl, settings.purge_deadline) == (5, 10.0)
     [parsed] = settings.topics
     assert (parsed.throttle, parsed.coalesce, parsed.payload) == (1.0, True, None)
     assert parsed.models == ()
@@ -416,6 +427,23 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     (
         {**with_topic(ROUTE), "key_budget": 1e3},
         ["key_budget: expected a whole number above 0, got 1000.0"],
+    ),
+    (
+        {**with_topic(ROUTE), "key_budget": "fastli"},
+        [
+            (
+                'key_budget: expected bytes or "varnish" or "fastly", got "fastli" '
+                '(did you mean "fastly"?)'
+            )
+        ],
+    ),
+    (
+        {**with_topic(ROUTE), "degraded_ttl": 2.5},
+        ["degraded_ttl: expected whole seconds, 0 or more, got 2.5"],
+    ),
+    (
+        {**with_topic(ROUTE), "purge_deadline": -1},
+        ["purge_deadline: expected seconds, 0 or more, got -1"],
     ),
     (
         {**with_topic(ROUTE), "origin": "localhost:8000"},
@@ -946,7 +974,19 @@ NAMES = st.sampled_from(
     [
         *("topics", "grip_url", "cdn", "hold", "accept", "edge_ttl", "browser_ttl", "keep_alive"),
         *("public", "throttle", "coalesce", "origin", "timeout", "flush_timeout", "max_pending"),
-        *("key_budget", "routes", "models", "payload", "path", "model", "on", "when", "params"),
+        "key_budget",
+        *(
+            "degraded_ttl",
+            "purge_deadline",
+            "routes",
+            "models",
+            "payload",
+            "path",
+            "model",
+            "on",
+            "when",
+            "params",
+        ),
         *("fastly", "varnish", "url", "token", "service_id", "soft", "c-{name}", "", "a,b"),
     ]
 )

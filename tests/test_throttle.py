@@ -46,9 +46,9 @@ def test_steady_changes_never_put_off_the_trailing_one(steps: list[float], start
 
 @pytest.mark.parametrize(
     ("failures", "seconds"),
-    [(1, 0.1), (2, 0.2), (3, 0.4), (4, 0.8), (5, 1.6), (6, LAST_RETRY_S), (10**9, LAST_RETRY_S)],
+    [(1, 0.1), (2, 0.2), (3, 0.4), (4, 0.8), (5, LAST_RETRY_S), (10**9, LAST_RETRY_S)],
 )
-def test_a_target_that_is_down_is_asked_every_two_seconds_in_the_end(
+def test_a_target_that_is_down_is_asked_every_second_in_the_end(
     failures: int, seconds: float
 ) -> None:
     assert retry_in(failures, asked_s=None, is_refusal=False) == pytest.approx(seconds)

@@ -16,6 +16,7 @@ from grip_edge_middleware.topics import (
     LITERAL,
     MAX_NAME,
     SEPARATORS,
+    SITE_KEY,
     Topic,
     TopicTemplate,
     escape,
@@ -318,15 +319,32 @@ def test_the_key_of_a_kind(template: str, key: str) -> None:
     assert TopicTemplate.parse(template).any_key == key
 
 
+@pytest.mark.parametrize(
+    ("template", "key"),
+    [
+        ("counters", "counters"),
+        ("counter-{name}", "counter-%all"),
+        ("{a}:{b}", "%all:%all"),
+        ("shop/{shop}/lots", "shop/%all/lots"),
+    ],
+)
+def test_the_key_of_a_type(template: str, key: str) -> None:
+    assert TopicTemplate.parse(template).type_key == key
+
+
 @given(one=templates(), other=templates(), data=st.data())
-def test_the_key_of_a_kind_is_no_topics_name(
+def test_the_keys_of_kinds_and_types_and_of_the_site_are_no_topics_names(
     one: TopicTemplate, other: TopicTemplate, data: st.DataObject
 ) -> None:
     assume(other.params)
-    awkward = st.one_of(ANY_TEXT, st.sampled_from(["%any", "%a", "any", other.any_key]))
+    broad = [other.any_key, other.type_key, SITE_KEY]
+    awkward = st.one_of(ANY_TEXT, st.sampled_from(["%any", "%all", "%a", "any", *broad]))
     values = {param: data.draw(awkward) for param in one.params}
 
-    assert one.fill(values).name != other.any_key
+    assert one.fill(values).name not in broad
+    assert not any(one.read(key) for key in broad)
+    assert other.any_key != other.type_key
+    assert [escape_key(key) for key in broad] == broad
 
 
 # --- keys that a view adds ----------------------------------------------------------------------

@@ -24,7 +24,8 @@ class ASGIMiddleware:
     """Adds the policy's headers to the responses of `app`.
 
     `renderer` answers what a client has missed by calling the app as a stranger would. `flush` is
-    called, in a thread, when the app shuts down.
+    called, in a thread, when the app shuts down. `longest_ttl` limits how long a CDN may keep a
+    response, while its purges fail.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class ASGIMiddleware:
         renderer: ASGIRenderer,
         *,
         flush: Callable[[], bool],
+        longest_ttl: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.app = app
         self.policy = policy
         self.gate = gate
         self.renderer = renderer
         self._flush = flush
+        self._longest_ttl = longest_ttl
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app, with a `send` of ours on configured routes only."""
@@ -85,6 +88,7 @@ class ASGIMiddleware:
             is_authorized=any(name == b"authorization" for name, _ in scope["headers"]),
             has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
             versions=self.gate.versions(plan.names),
+            longest_ttl=self._longest_ttl(),
             mount=quote(scope.get("root_path", ""), errors="surrogatepass"),
             refusal=partial(self.policy.refusal, _value(scope, b"grip-sig"), time.time()),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -23,6 +23,7 @@ class WSGIMiddleware:
     """Adds the policy's headers to the responses of `app`.
 
     `renderer` answers what a client has missed by calling the app as a stranger would.
+    `longest_ttl` limits how long a CDN may keep a response, while its purges fail.
     """
 
     def __init__(
@@ -31,11 +32,14 @@ class WSGIMiddleware:
         policy: Policy,
         gate: Gate,
         renderer: WSGIRenderer,
+        *,
+        longest_ttl: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.app = app
         self.policy = policy
         self.gate = gate
         self.renderer = renderer
+        self._longest_ttl = longest_ttl
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Call the app, with a `start_response` of ours on configured routes only."""
@@ -73,6 +77,7 @@ class WSGIMiddleware:
             is_authorized="HTTP_AUTHORIZATION" in environ,
             has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
             versions=self.gate.versions(plan.names),
+            longest_ttl=self._longest_ttl(),
             mount=quote(environ.get("SCRIPT_NAME", "").encode("latin-1")),
             refusal=partial(self.policy.refusal, environ.get("HTTP_GRIP_SIG", ""), time.time()),
         )

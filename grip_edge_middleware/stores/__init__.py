@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.http import Response
@@ -46,11 +46,31 @@ class Claim:
     """Sent once more after a quiet period; see `Store.release`."""
     previous: str | None = None
     """The version that was published before these, None if that is not known."""
+    published_at: float | None = None
+    """When every proxy had it although a CDN still lacks its purge."""
+    is_escalated: bool = False
+    """Stands for topics that there was no room for: its topic is a type key or the site key."""
+
+    @property
+    def is_only_purged(self) -> bool:
+        """Whether what is left of it waits for a purge, and has no message that could go ahead."""
+        return self.is_confirmation or self.is_escalated or self.published_at is not None
 
     @property
     def keys(self) -> tuple[str, ...]:
         """What is purged."""
+        if self.is_escalated:
+            return (self.topic.name,)
         return self.settings.template.keys(self.topic)
+
+
+class Overflow(NamedTuple):
+    """What there was no room for."""
+
+    escalated: int = 0
+    """Changes that are purged with all of their kind. Then clients ask what they missed."""
+    refused: int = 0
+    """Messages that are not published. What they changed is purged."""
 
 
 class Gate(Protocol):
@@ -69,19 +89,23 @@ class Gate(Protocol):
 class Store(Gate, Protocol):
     """Keeps what was submitted until it is released. Times are monotonic seconds."""
 
-    def add(self, changes: Sequence[Change], now: float) -> int:
+    def add(self, changes: Sequence[Change], now: float) -> Overflow:
         """Mark the changed keys, and merge the changes into what is pending.
 
-        Return how many were refused for lack of room.
+        No change is forgotten for lack of room: its template's type key is purged instead of it,
+        and if there are many of these, the site key.
         """
 
-    def claim(self, now: float, *, limit: int, everything: bool = False) -> list[Claim]:
+    def claim(
+        self, now: float, *, limit: int, everything: bool = False, purges: bool = True
+    ) -> list[Claim]:
         """Take what is due, at most `limit` topics, none of which is claimed.
 
         From then on its version is the topic's: what is rendered after the purge that follows shows
         it, and says so.
 
-        `everything` does not wait for windows to end, but for confirmations.
+        `everything` does not wait for windows to end, but for confirmations. Without `purges`, what
+        is only purged is left: a CDN that could not take it rests.
         """
 
     def release(self, claims: Iterable[Claim], now: float) -> None:
@@ -92,13 +116,22 @@ class Store(Gate, Protocol):
         """
 
     def postpone(self, claim: Claim, due: float) -> None:
-        """Put a claim back, to be due again; a newer change of its topic prevails."""
+        """Put a claim back, to be due again; a newer change of its topic prevails.
 
-    def next_due(self) -> float | None:
-        """Return when something is due that is not claimed; None if nothing is pending."""
+        What has been published is not kept, but for its purge.
+        """
+
+    def next_due(self, *, purges: bool = True) -> float | None:
+        """Return when something is due that is not claimed; None if nothing is pending.
+
+        Without `purges`, what is only purged does not count.
+        """
 
     def pending(self) -> int:
         """Return how many topics are pending or claimed, without confirmations."""
+
+    def escalated(self) -> list[str]:
+        """Return the type keys that wait, or the site key, in place of topics."""
 
     def after_fork(self) -> None:
         """Start anew in a child: what is pending in this process is the parent's to send."""

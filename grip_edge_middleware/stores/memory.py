@@ -10,15 +10,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from threading import Lock
+from typing import Literal
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.grip import CONFIRMED
-from grip_edge_middleware.stores import Claim, Publication
+from grip_edge_middleware.stores import Claim, Overflow, Publication
 from grip_edge_middleware.stores.marks import Marks
 from grip_edge_middleware.throttle import due_at
+from grip_edge_middleware.topics import SITE_KEY, Topic
 
 # Deltas of one topic that wait while a target is down ("coalesce": False).
 MAX_PUBLICATIONS = 1_000
+# Templates whose topics are purged together when there is no room for each: beyond, the whole site.
+MAX_TYPES = 16
+
+
+_Heap = list[tuple[float, str]]
 
 
 @dataclass(slots=True)
@@ -29,9 +36,9 @@ class _Pending:
 
 
 class MemoryStore:
-    """Pending topics in a dict and their due times in a heap.
+    """Pending topics in a dict and their due times in two heaps: of messages, and of mere purges.
 
-    At most `max_pending` topics; more are refused, and counted by the caller. `confirm_after_s` and
+    At most `max_pending` topics; more are purged by their types. `confirm_after_s` and
     `replica_lag_s` are the settings of these names. `clock` is monotonic. `wall_clock` gives Unix
     seconds: versions begin with it, so that they grow across restarts too, and end with what tells
     this process from others, whose items a proxy would take for repetitions of ours.
@@ -60,10 +67,12 @@ class MemoryStore:
         self._process = secrets.randbelow(10**9)
         self._pending: dict[str, _Pending] = {}
         self._confirmations: dict[str, _Pending] = {}
+        self._escalated: set[str] = set()
         # How many publications of each claimed topic are on their way.
         self._claimed: dict[str, int] = {}
         # Names by due time, but for the claimed. An entry is void when its topic's time is another.
-        self._heap: list[tuple[float, str]] = []
+        self._heap: _Heap = []
+        self._purge_heap: _Heap = []
         self._window_ends: dict[str, float] = {}
         # What is read from now on shows this version, and what was published last had that one.
         self._versions: OrderedDict[str, str] = OrderedDict()
@@ -71,17 +80,20 @@ class MemoryStore:
         self._first_version = self._next_version()
         self._sweep_windows_at = 1_024
 
-    def add(self, changes: Sequence[Change], now: float) -> int:
+    def add(self, changes: Sequence[Change], now: float) -> Overflow:
         """Mark the changed keys and merge the changes into what is pending."""
         with self._lock:
             for change in changes:
                 self._marks.mark(change.settings.template.keys(change.topic), now)
-            return sum(not self._add(change, now) for change in changes)
+            added = [self._add(change, now) for change in changes]
+        return Overflow(escalated=added.count("escalated"), refused=added.count("refused"))
 
-    def claim(self, now: float, *, limit: int, everything: bool = False) -> list[Claim]:
+    def claim(
+        self, now: float, *, limit: int, everything: bool = False, purges: bool = True
+    ) -> list[Claim]:
         """Take what is due, the longest due first."""
         with self._lock:
-            names = self._pending_names() if everything else self._due_names(now)
+            names = self._pending_names(purges) if everything else self._due_names(now, purges)
             return [self._take(name, now) for name in islice(names, limit)]
 
     def release(self, claims: Iterable[Claim], now: float) -> None:
@@ -94,33 +106,46 @@ class MemoryStore:
                     self._note(self._published, name, claim.publications[-1].version)
                 if (newer := self._pending.get(name)) is not None:
                     self._schedule(newer.claim, newer.due)
-                elif self._confirm_after_s and not claim.is_confirmation:
-                    wait_s = max(self._confirm_after_s, self._marks.lag_s)
-                    self._confirm(_confirmation_of(claim), now + wait_s)
+                    continue
+                self._escalated.discard(name)
+                if self._confirm_after_s and not claim.is_confirmation:
+                    self._confirm_later(claim, now)
 
     def postpone(self, claim: Claim, due: float) -> None:
         """Put a claim back, before what came after it."""
         with self._lock:
             name = claim.topic.name
             self._claimed.pop(name, None)
+            if claim.published_at is not None and claim.publications:
+                self._note(self._published, name, claim.publications[-1].version)
+                if not claim.settings.refetch:  # whose last message is sent once more
+                    claim = replace(claim, publications=())
             newer = self._pending.get(name)
-            if newer is not None:
-                claim = newer.claim if claim.is_confirmation else _merge(claim, newer.claim)
-                due = min(due, newer.due)
+            if newer is not None and claim.is_only_purged:
+                # It is purged with the newer change, when that may be published.
+                claim, due = newer.claim, newer.due
+            elif newer is not None:
+                claim, due = _merge(claim, newer.claim), min(due, newer.due)
             if claim.is_confirmation:
                 self._confirm(claim, due)
             else:
                 self._schedule(claim, due)
 
-    def next_due(self) -> float | None:
+    def next_due(self, *, purges: bool = True) -> float | None:
         """Return the earliest due time of what is not claimed."""
         with self._lock:
-            return self._first_due()
+            heap = self._first_heap(purges)
+            return None if heap is None else heap[0][0]
 
     def pending(self) -> int:
         """Return how many topics are pending or claimed, without confirmations."""
         with self._lock:
             return len(self._pending.keys() | self._claimed.keys())
+
+    def escalated(self) -> list[str]:
+        """Return the keys that wait in place of topics."""
+        with self._lock:
+            return sorted(self._escalated)
 
     def sequence(self) -> int:
         """Return the number of the last change."""
@@ -143,7 +168,7 @@ class MemoryStore:
                 for name in names
             }
 
-    def _add(self, change: Change, now: float) -> bool:
+    def _add(self, change: Change, now: float) -> Literal["added", "escalated", "refused"]:
         name = change.topic.name
         due = due_at(now, self._window_ends.get(name))
         claim = Claim(change.topic, change.settings, (Publication(message=change.message),))
@@ -151,13 +176,38 @@ class MemoryStore:
         if known is not None:
             waiting = len(known.claim.publications) + self._claimed.get(name, 0)
             if not change.settings.coalesce and waiting >= MAX_PUBLICATIONS:
-                return False
-            claim, due = _merge(known.claim, claim), min(known.due, due)
-        elif len(self._pending) >= self._max_pending:
-            return False
+                self._schedule(replace(known.claim, missing=None), known.due)
+                return "refused"
+            if not known.claim.is_only_purged:  # what was published has opened the window
+                due = min(known.due, due)
+            claim = _merge(known.claim, claim)
+        elif len(self._pending) >= self._max_pending and change.topic.params:
+            self._escalate(change, now)
+            return "escalated"
         self._confirmations.pop(name, None)  # this change will have its own
         self._schedule(claim, due)
-        return True
+        return "added"
+
+    def _escalate(self, change: Change, now: float) -> None:
+        key = self._escalation_key(change)
+        topic = Topic(key, change.topic.template)
+        claim = Claim(topic, change.settings, (), is_escalated=True)
+        due = due_at(now, self._window_ends.get(key))
+        known = self._pending.get(key)
+        if known is not None:
+            due = min(known.due, due)
+            if known.claim.settings.held_routes:  # some clients will have missed something
+                claim = replace(known.claim, missing=None)
+        self._confirmations.pop(key, None)
+        self._escalated.add(key)
+        self._schedule(claim, due)
+
+    def _escalation_key(self, change: Change) -> str:
+        key = change.settings.template.type_key
+        is_room = key in self._escalated or len(self._escalated) < MAX_TYPES
+        # A page that is tagged with a shortened name does not know its type.
+        is_enough = is_room and not change.topic.is_shortened and SITE_KEY not in self._pending
+        return key if is_enough else SITE_KEY
 
     def _next_version(self) -> str:
         self._last_version = max(self._last_version + 1, int(self._wall_clock() * 1000))
@@ -166,31 +216,53 @@ class MemoryStore:
     def _schedule(self, claim: Claim, due: float) -> None:
         name = claim.topic.name
         known = self._pending.get(name)
-        is_listed = known is not None and known.is_queued and known.due == due
+        heap = self._heap_of(claim)
+        is_listed = (
+            known is not None
+            and known.is_queued
+            and known.due == due
+            and self._heap_of(known.claim) is heap
+        )
         # One in flight per topic: what is claimed comes back to the heap when it is released.
         is_queued = name not in self._claimed
         self._pending[name] = _Pending(claim, due, is_queued)
         if is_queued and not is_listed:
-            heapq.heappush(self._heap, (due, name))
+            heapq.heappush(heap, (due, name))
+
+    def _heap_of(self, claim: Claim) -> _Heap:
+        return self._purge_heap if claim.is_only_purged else self._heap
+
+    def _confirm_later(self, claim: Claim, now: float) -> None:
+        # While a purge is late, what was on its way to the cache arrives.
+        since = now if claim.published_at is None else claim.published_at
+        wait_s = max(self._confirm_after_s, self._marks.lag_s)
+        self._confirm(_confirmation_of(claim), max(now, since + wait_s))
 
     def _confirm(self, confirmation: Claim, due: float) -> None:
         name = confirmation.topic.name
         self._confirmations[name] = _Pending(confirmation, due)
-        heapq.heappush(self._heap, (due, name))
+        heapq.heappush(self._purge_heap, (due, name))
 
-    def _pending_names(self) -> list[str]:
-        return [name for name, pending in self._pending.items() if pending.is_queued]
+    def _pending_names(self, purges: bool) -> list[str]:
+        return [
+            name
+            for name, pending in self._pending.items()
+            if pending.is_queued and (purges or not pending.claim.is_only_purged)
+        ]
 
-    def _due_names(self, now: float) -> Iterator[str]:
-        while (due := self._first_due()) is not None and due <= now:
-            yield heapq.heappop(self._heap)[1]
+    def _due_names(self, now: float, purges: bool) -> Iterator[str]:
+        while (heap := self._first_heap(purges)) is not None and heap[0][0] <= now:
+            yield heapq.heappop(heap)[1]
 
     def _take(self, name: str, now: float) -> Claim:
         if name not in self._pending:
             self._claimed[name] = 0
             return self._confirmed(self._confirmations.pop(name).claim)
-        claim = self._versioned(self._pending.pop(name).claim)
+        claim = self._pending.pop(name).claim
         self._claimed[name] = len(claim.publications)
+        if claim.published_at is not None:
+            return claim
+        claim = self._begun_anew(claim) if claim.is_escalated else self._versioned(claim)
         self._window_ends[name] = now + claim.settings.throttle
         if len(self._window_ends) > self._sweep_windows_at:
             self._sweep_windows(now)
@@ -206,8 +278,21 @@ class MemoryStore:
         self._note(self._versions, name, publications[-1].version)
         return replace(claim, publications=publications, previous=previous)
 
+    def _begun_anew(self, claim: Claim) -> Claim:
+        """Give all topics a new version: which of them changed is not known.
+
+        So whoever asks the next link, as all clients will be told to, is given the page.
+        """
+        if claim.missing is None and claim.settings.held_routes:
+            self._first_version = self._next_version()
+            self._versions.clear()
+            self._published.clear()
+        return claim
+
     def _confirmed(self, claim: Claim) -> Claim:
         """Give a confirmation its version: that of what it confirms, and a little more."""
+        if claim.is_escalated:
+            return self._begun_anew(claim)
         if not claim.publications or claim.publications[0].version:
             return claim  # purges only, or has it from an earlier try
         name = claim.topic.name
@@ -229,14 +314,17 @@ class MemoryStore:
         self._window_ends = {name: end for name, end in self._window_ends.items() if end > now}
         self._sweep_windows_at = max(1_024, 2 * len(self._window_ends))
 
-    def _first_due(self) -> float | None:
-        while self._heap:
-            due, name = self._heap[0]
-            pending = self._pending.get(name) or self._confirmations.get(name)
-            if pending is not None and pending.is_queued and pending.due == due:
-                return due
-            heapq.heappop(self._heap)
-        return None
+    def _first_heap(self, purges: bool) -> _Heap | None:
+        """Return the heap with what is due first."""
+        heaps = (self._heap, self._purge_heap) if purges else (self._heap,)
+        for heap in heaps:
+            while heap and self._is_void(*heap[0]):
+                heapq.heappop(heap)
+        return min(filter(None, heaps), key=lambda heap: heap[0], default=None)
+
+    def _is_void(self, due: float, name: str) -> bool:
+        pending = self._pending.get(name) or self._confirmations.get(name)
+        return pending is None or not pending.is_queued or pending.due != due
 
 
 def _confirmation_of(claim: Claim) -> Claim:
@@ -246,18 +334,22 @@ def _confirmation_of(claim: Claim) -> Claim:
     Where messages only tell clients to fetch a page, the last is sent again: who heeded it may have
     been given what another was still fetching from before.
     """
-    settings = claim.settings
-    publications: tuple[Publication, ...] = ()
-    if settings.refetch:
-        publications = tuple(replace(p, version="") for p in claim.publications[-1:])
-    elif settings.recovers:
-        publications = (Publication(is_marker=True),)
-    return Claim(claim.topic, settings, publications, is_confirmation=True)
+    confirmation = Claim(
+        claim.topic, claim.settings, (), is_confirmation=True, is_escalated=claim.is_escalated
+    )
+    if claim.is_escalated:
+        return confirmation
+    if claim.settings.refetch:
+        last = tuple(replace(p, version="") for p in claim.publications[-1:])
+        return replace(confirmation, publications=last)
+    if claim.settings.recovers:
+        return replace(confirmation, publications=(Publication(is_marker=True),))
+    return confirmation
 
 
 def _merge(older: Claim, newer: Claim) -> Claim:
     """Return one claim for both: the newer change is yet to reach every target."""
     publications = newer.publications
-    if not newer.settings.coalesce:
+    if not newer.settings.coalesce and older.published_at is None:
         publications = older.publications + publications
     return replace(newer, publications=publications, missing=None)

@@ -157,7 +157,7 @@ def test_both_sides_keep_to_asgi(edge: GripEdge) -> None:
     sent = call(edge, sending(START, BODY))
 
     assert re.fullmatch(rb"counter-blue; prev-id=\d+", value(sent, b"grip-channel") or b"")
-    assert keys(sent)[0] == b"counter-blue"
+    assert keys(sent) == [b"%all", b"counter-%all", b"counter-blue"]
     assert sent[1] is BODY
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from grip_edge_middleware.changes import Change, encode
 from grip_edge_middleware.settings import Settings
-from grip_edge_middleware.stores import Claim, Store
-from grip_edge_middleware.stores.memory import MemoryStore
+from grip_edge_middleware.stores import Claim, Overflow, Store
+from grip_edge_middleware.stores.memory import MAX_PUBLICATIONS, MAX_TYPES, MemoryStore
+from grip_edge_middleware.topics import SITE_KEY
 
 MAX_PENDING = 5
 MakeStore = Callable[[], Store]
@@ -28,11 +30,14 @@ SETTINGS = Settings.parse(
         "topics": {
             "counter-{name}": {"routes": ["/counters/<name>/"]},
             "chat-{name}": {"routes": ["/chats/<name>/"], "coalesce": False},
+            "held-{name}": {"routes": ["/held/<name>/"], "hold": "stream"},
+            "list": {"routes": ["/list/"]},
         },
+        "grip_url": None,
     },
     {},
 )
-COUNTER, CHAT = SETTINGS.topics
+COUNTER, CHAT, HELD, LIST = SETTINGS.topics
 
 
 @pytest.fixture(params=STORES)
@@ -48,9 +53,13 @@ def chat(name: str, value: str) -> Change:
     return _change(CHAT, name, value)
 
 
-def _change(topic: Any, name: str, value: str | None) -> Change:
+def held(name: str) -> Change:
+    return _change(HELD, name, None)
+
+
+def _change(topic: Any, name: str, value: str | None, param: str = "name") -> Change:
     message = None if value is None else encode(value)
-    return Change(topic.template.fill({"name": name}), topic, message)
+    return Change(topic.template.fill({param: name}), topic, message)
 
 
 def values(claim: Claim) -> list[str]:
@@ -212,20 +221,194 @@ def test_a_change_after_postponing_prevails_too(store: Store) -> None:
     assert claim.missing is None
 
 
+# --- published before it was purged -----------------------------------------------------------
+
+
+def published(claim: Claim, at: float) -> Claim:
+    return replace(claim, published_at=at, missing=frozenset({"cdn"}))
+
+
+def test_what_was_published_is_put_back_without_its_message(store: Store) -> None:
+    store.add([chat("x", "1"), chat("x", "2")], 0.0)
+    [claim] = store.claim(0.0, limit=10)
+    store.postpone(published(claim, 0.1), 3.0)
+
+    assert store.pending() == 1
+    assert store.claim(2.9, limit=10) == []
+    [late] = store.claim(3.0, limit=10)
+    assert values(late) == []
+    assert late.missing == frozenset({"cdn"})
+
+
+def test_mere_purges_are_left_while_their_cdn_rests(store: Store) -> None:
+    store.add([counter("blue"), counter("red")], 0.0)
+    for claim in store.claim(0.0, limit=1):
+        store.postpone(published(claim, 0.1), 0.2)
+
+    assert store.next_due(purges=False) == 0.0
+    assert names(store.claim(5.0, limit=10, purges=False)) == ["counter-red"]
+    assert store.claim(5.0, limit=10, everything=True, purges=False) == []
+    assert store.next_due(purges=False) is None
+    assert store.next_due() == 0.2
+    assert names(store.claim(5.0, limit=10)) == ["counter-blue"]
+
+
+def test_a_late_purge_opens_no_window(store: Store) -> None:
+    store.add([counter("blue")], 0.0)
+    [claim] = store.claim(0.0, limit=10)
+    store.postpone(published(claim, 0.1), 5.0)
+    store.release(store.claim(5.0, limit=10), 5.0)
+    store.add([counter("blue")], 5.1)
+
+    assert store.next_due() == 5.1
+
+
+def test_a_change_after_a_late_purge_waits_for_its_window_and_takes_the_purge_along(
+    store: Store,
+) -> None:
+    store.add([counter("blue", "1")], 0.0)
+    [claim] = store.claim(0.0, limit=10)
+    store.postpone(published(claim, 0.1), 0.2)
+    store.add([counter("blue", "2")], 0.3)
+
+    assert store.claim(0.9, limit=10) == []
+    [claim] = store.claim(1.0, limit=10, purges=False)
+    assert (values(claim), claim.missing) == (["2"], None)
+    store.release([claim], 1.0)
+    assert store.pending() == 0
+
+
+def test_the_next_version_follows_the_one_that_was_published_before_its_purge(store: Store) -> None:
+    store.add([counter("blue")], 0.0)
+    [first] = store.claim(0.0, limit=10)
+    store.postpone(published(first, 0.1), 0.2)
+    store.add([counter("blue")], 1.0)
+
+    [second] = store.claim(1.0, limit=10)
+    assert second.previous == first.publications[-1].version
+
+
 # --- room and versions ------------------------------------------------------------------------
 
 
-def test_changes_beyond_max_pending_are_refused(store: Store) -> None:
-    refused = store.add([counter(str(number)) for number in range(MAX_PENDING + 3)], 0.0)
+def test_changes_beyond_max_pending_are_purged_together_by_their_type(store: Store) -> None:
+    overflow = store.add([counter(str(number)) for number in range(MAX_PENDING + 3)], 0.0)
 
-    assert refused == 3
-    assert store.pending() == MAX_PENDING
+    assert overflow == Overflow(escalated=3)
+    assert store.pending() == MAX_PENDING + 1
+    assert store.escalated() == ["counter-%all"]
+    *_, claim = sorted(store.claim(0.0, limit=100), key=lambda claim: claim.is_escalated)
+    assert (claim.keys, values(claim)) == (("counter-%all",), [])
+
+
+def full(store: Store) -> Store:
+    store.add([counter(str(number)) for number in range(MAX_PENDING)], 0.0)
+    return store
+
+
+def test_a_change_of_each_type_waits_for_its_type(store: Store) -> None:
+    full(store).add([counter("x"), chat("x", "1"), counter("y")], 0.0)
+
+    assert store.escalated() == ["chat-%all", "counter-%all"]
+    assert store.pending() == MAX_PENDING + 2
+
+
+def test_the_whole_site_waits_when_too_many_types_do(store: Store) -> None:
+    many = {f"t{number}-{{n}}": {"routes": [f"/t{number}/<n>/"]} for number in range(30)}
+    settings = Settings.parse({"topics": many}, {})
+    overflow = full(store).add([_change(topic, "x", None, "n") for topic in settings.topics], 0.0)
+
+    assert overflow == Overflow(escalated=30)
+    assert len(store.escalated()) == MAX_TYPES + 1
+    assert SITE_KEY in store.escalated()
+
+
+def test_a_page_tagged_with_a_shortened_name_does_not_know_its_type(store: Store) -> None:
+    full(store).add([counter("x" * 300)], 0.0)
+
+    assert store.escalated() == [SITE_KEY]
+
+
+def test_a_topic_without_parameters_always_has_room(store: Store) -> None:
+    assert full(store).add([_change(LIST, "", None)], 0.0) == Overflow()
+    assert store.escalated() == []
+
+
+def test_no_more_is_escalated_when_there_is_room_again(store: Store) -> None:
+    full(store).add([counter("x")], 0.0)
+    store.release(store.claim(0.0, limit=100), 0.0)
+
+    assert store.escalated() == []
+    assert store.add([counter("x")], 0.0) == Overflow()
+
+
+def test_types_are_purged_once_a_window(store: Store) -> None:
+    full(store).add([counter("x")], 0.0)
+    claims = store.claim(0.0, limit=100)
+    [escalated] = [claim for claim in claims if claim.is_escalated]
+    store.release([escalated], 0.0)
+    for claim in claims:
+        if claim is not escalated:
+            store.postpone(claim, 0.5)
+    store.add([counter("y")], 0.6)
+
+    assert "counter-%all" not in names(store.claim(0.9, limit=100))
+    assert "counter-%all" in names(store.claim(1.0, limit=100))
+
+
+def test_a_further_change_has_its_type_purged_at_every_target_again(store: Store) -> None:
+    full(store).add([counter("x")], 0.0)
+    [escalated] = [claim for claim in store.claim(0.0, limit=100) if claim.is_escalated]
+    store.postpone(replace(escalated, missing=frozenset({"cdn"})), 0.5)
+    full(store).add([counter("y")], 0.6)
+
+    [again] = [claim for claim in store.claim(5.0, limit=100) if claim.is_escalated]
+    assert again.missing is None
+
+
+def test_a_message_too_many_is_refused_but_its_page_purged(store: Store) -> None:
+    store.add([chat("x", "1")] * MAX_PUBLICATIONS, 0.0)
+    [claim] = store.claim(0.0, limit=1)
+    store.postpone(replace(claim, missing=frozenset({"grip"})), 1.0)
+
+    assert store.add([chat("x", "1")], 0.5) == Overflow(refused=1)
+    [claim] = store.claim(1.0, limit=1)
+    assert claim.missing is None
+    assert len(claim.publications) == MAX_PUBLICATIONS
+
+
+def test_who_may_have_missed_something_has_no_version_that_is_current(store: Store) -> None:
+    """Which of a type's topics changed is not known, so all begin anew."""
+    store.add([held("known")], 0.0)
+    store.release(store.claim(0.0, limit=1), 0.0)
+    [before] = store.versions(["held-known"]).values()
+    full(store).add([held("x")], 2.0)
+    claims = store.claim(2.0, limit=100)
+    [after] = store.versions(["held-known"]).values()
+
+    assert after != before
+    assert store.versions(["held-x", "held-known"]) == {"held-x": after, "held-known": after}
+    for claim in claims:
+        store.postpone(replace(claim, missing=frozenset({"grip"})), 3.0)
+    store.claim(3.0, limit=100)
+    assert store.versions(["held-known"]) == {"held-known": after}
+    store.add([held("known")], 4.0)
+    [claim] = store.claim(4.0, limit=100)
+    assert claim.previous == after
+
+
+def test_nobody_has_missed_anything_of_a_type_that_is_not_held(store: Store) -> None:
+    [before] = store.versions(["held-known"]).values()
+    full(store).add([counter("x")], 0.0)
+    store.claim(0.0, limit=100)
+
+    assert store.versions(["held-known"]) == {"held-known": before}
 
 
 def test_a_full_store_still_takes_changes_of_what_is_pending(store: Store) -> None:
     store.add([counter(str(number)) for number in range(MAX_PENDING)], 0.0)
 
-    assert store.add([counter("0", "new")], 0.0) == 0
+    assert store.add([counter("0", "new")], 0.0) == Overflow()
 
 
 def test_versions_grow_with_every_change(store: Store) -> None:
@@ -266,7 +449,7 @@ def test_no_change_is_lost_between_threads(store: Store) -> None:
 
     def add() -> None:
         for number in range(500):
-            while store.add([chat("x", str(number))], float(number)):
+            while store.add([chat("x", str(number))], float(number)).refused:
                 pass
 
     def claim() -> None:
@@ -312,10 +495,12 @@ class StoreMachine(RuleBasedStateMachine):
         change = (counter if coalesce else chat)(name, str(self.count))
         key = change.topic.name
         is_room = key in self.waiting or len(self.waiting) < MAX_PENDING
-        assert self.store.add([change], self.now) == (not is_room)
+        assert self.store.add([change], self.now) == Overflow(escalated=not is_room)
         if is_room:
             kept = [] if coalesce else self.waiting.get(key, [])
             self.waiting[key] = [*kept, str(self.count)]
+        else:
+            self.waiting[change.settings.template.type_key] = []
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 0.5, 1.0, 5.0]))
     def wait(self, seconds: float) -> None:
@@ -336,12 +521,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert values(claim) == self.waiting.pop(key)
         versions = [int(publication.version) for publication in claim.publications]
         assert versions == sorted(set(versions))
+        self.claims[key] = claim
+        if claim.is_only_purged:
+            return
         last = self.last_claimed.get(key)
         if last is not None and not everything and key not in self.was_postponed:
             assert self.now >= last + claim.settings.throttle
         self.was_postponed.discard(key)
         self.last_claimed[key] = self.now
-        self.claims[key] = claim
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
@@ -359,6 +546,16 @@ class StoreMachine(RuleBasedStateMachine):
         older = [] if newer and claim.settings.coalesce else values(claim)
         self.waiting[key] = older + newer
         self.was_postponed.add(key)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), seconds=st.sampled_from([0.1, 2.0]))
+    def publish_before_the_purge(self, data: st.DataObject, seconds: float) -> None:
+        key = data.draw(st.sampled_from(sorted(self.claims)))
+        claim = self.claims.pop(key)
+        if not claim.is_escalated:
+            claim = published(claim, self.now)
+        self.store.postpone(claim, self.now + seconds)
+        self.waiting.setdefault(key, [])
 
     @invariant()
     def nothing_is_lost(self) -> None:

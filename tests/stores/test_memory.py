@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from grip_edge_middleware.stores import Overflow
 from grip_edge_middleware.stores.memory import MAX_PUBLICATIONS, MemoryStore
 from tests.stores.test_contract import chat, counter, values
 
@@ -28,10 +29,10 @@ def test_versions_grow_although_the_clock_is_set_back() -> None:
 
 def test_deltas_of_one_topic_are_bounded() -> None:
     store = MemoryStore()
-    refused = store.add([chat("x", str(n)) for n in range(MAX_PUBLICATIONS + 7)], 0.0)
+    overflow = store.add([chat("x", str(n)) for n in range(MAX_PUBLICATIONS + 7)], 0.0)
 
     [claim] = store.claim(0.0, limit=1)
-    assert refused == 7
+    assert overflow == Overflow(refused=7)
     assert len(claim.publications) == MAX_PUBLICATIONS
     assert values(claim)[0] == "0"
 
