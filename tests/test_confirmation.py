@@ -88,6 +88,21 @@ def test_of_several_messages_to_fetch_the_last_is_sent_again() -> None:
     assert not any("prev-id" in item for item in sim.transport.items)
 
 
+def test_a_message_to_fetch_that_could_not_wait_is_sent_again_after_its_purge() -> None:
+    """Who heeded the first has fetched what was not purged yet."""
+    topics = {COUNTER: {**TOPICS[COUNTER], "refetch": True}}
+    sim = simulation(topics=topics, purge_deadline=0)
+    sim.transport.script("varnish", DOWN, DOWN)
+    sim.add(COUNTER, "data: fetch\n\n", name="blue")
+
+    sim.run_until_idle()
+
+    assert kinds(sim)[-3:] == ["purge", "purge", "publish"]
+    first, again = sim.transport.items
+    assert again["formats"] == first["formats"]
+    assert (again["id"], again["prev-id"]) == (f"{first['id']}.c", first["id"])
+
+
 def test_the_marker_of_a_long_poll_is_silent() -> None:
     sim = simulation(topics={COUNTER: {**TOPICS[COUNTER], "hold": "response"}})
     sim.add(COUNTER, name="blue")
