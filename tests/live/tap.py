@@ -86,7 +86,7 @@ def _handler(tap: Tap, target_port: int) -> type[BaseHTTPRequestHandler]:
                 return
             passage = Passage(
                 self.command,
-                names_of(self.headers.get("xkey-purge"), body),
+                names_of(self.path, self.headers.get("xkey-purge"), body),
                 body,
                 arrived,
                 time.monotonic(),
@@ -123,7 +123,9 @@ def pass_on(
         target.close()
 
 
-def names_of(purged: str | None, body: bytes) -> tuple[str, ...]:
+def names_of(path: str, purged: str | None, body: bytes) -> tuple[str, ...]:
+    if path == "/recover/":
+        return ("/recover/",)
     if purged is not None:
         return tuple(purged.split())
     return tuple(item["channel"] for item in json.loads(body)["items"])
