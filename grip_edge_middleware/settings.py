@@ -92,6 +92,11 @@ class TopicSettings:
     private: bool
 
     @property
+    def has_versions(self) -> bool:
+        """Whether anybody is told which version is the current one."""
+        return self.refetch or bool(self.held_routes)
+
+    @property
     def recovers(self) -> bool:
         """Whether who missed a message is shown what it said."""
         return any(self.can_recover(hold) for hold in self.held_routes)

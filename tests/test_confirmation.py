@@ -83,6 +83,7 @@ def test_of_several_messages_to_fetch_the_last_is_sent_again() -> None:
 
     sim.run_until_idle()
 
+    assert sim.transport.items[-1]["id"] == f"{sim.transport.items[-2]['id']}.c"
     contents = [item["formats"]["http-stream"]["content"] for item in sim.transport.items]
     assert contents == ["data: 1\n\n", "data: 2\n\n", "data: 2\n\n"]
     assert not any("prev-id" in item for item in sim.transport.items)

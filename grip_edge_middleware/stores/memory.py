@@ -38,10 +38,11 @@ class _Pending:
 class MemoryStore:
     """Pending topics in a dict and their due times in two heaps: of messages, and of mere purges.
 
-    At most `max_pending` topics; more are purged by their types. `confirm_after_s` and
-    `replica_lag_s` are the settings of these names. `clock` is monotonic. `wall_clock` gives Unix
-    seconds: versions begin with it, so that they grow across restarts too, and end with what tells
-    this process from others, whose items a proxy would take for repetitions of ours.
+    At most `max_pending` topics, waiting and on their way; more are purged by their types.
+    `confirm_after_s` and `replica_lag_s` are the settings of these names. `clock` is monotonic.
+    `wall_clock` gives Unix seconds: versions begin with it, so that they grow across restarts too,
+    and end with what tells this process from others, whose items a proxy would take for repetitions
+    of ours.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class MemoryStore:
         self._escalated: set[str] = set()
         # How many publications of each claimed topic are on their way.
         self._claimed: dict[str, int] = {}
+        self._confirming: set[str] = set()
         # Names by due time, but for the claimed. An entry is void when its topic's time is another.
         self._heap: _Heap = []
         self._purge_heap: _Heap = []
@@ -101,13 +103,14 @@ class MemoryStore:
         with self._lock:
             for claim in claims:
                 name = claim.topic.name
-                self._claimed.pop(name, None)
-                if claim.publications:
-                    self._note(self._published, name, claim.publications[-1].version)
+                self._unclaim(name)
+                self._note_published(claim)
                 if (newer := self._pending.get(name)) is not None:
                     self._schedule(newer.claim, newer.due)
                     continue
                 self._escalated.discard(name)
+                if claim.is_escalated and claim.settings.held_routes:
+                    self._follow_new_versions()
                 if self._confirm_after_s and not claim.is_confirmation:
                     self._confirm_later(claim, now)
 
@@ -115,9 +118,9 @@ class MemoryStore:
         """Put a claim back, before what came after it."""
         with self._lock:
             name = claim.topic.name
-            self._claimed.pop(name, None)
-            if claim.published_at is not None and claim.publications:
-                self._note(self._published, name, claim.publications[-1].version)
+            self._unclaim(name)
+            if claim.published_at is not None:
+                self._note_published(claim)
                 if not claim.settings.refetch:  # whose last message is sent once more
                     claim = replace(claim, publications=())
             newer = self._pending.get(name)
@@ -181,12 +184,21 @@ class MemoryStore:
             if not known.claim.is_only_purged:  # what was published has opened the window
                 due = min(known.due, due)
             claim = _merge(known.claim, claim)
-        elif len(self._pending) >= self._max_pending and change.topic.params:
+        elif not self._has_room(change.topic):
             self._escalate(change, now)
             return "escalated"
         self._confirmations.pop(name, None)  # this change will have its own
         self._schedule(claim, due)
         return "added"
+
+    def _unclaim(self, name: str) -> None:
+        self._claimed.pop(name, None)
+        self._confirming.discard(name)
+
+    def _has_room(self, topic: Topic) -> bool:
+        """What is on its way keeps its place, and there are few topics without parameters."""
+        is_full = len(self._pending) + len(self._claimed) >= self._max_pending
+        return not is_full or topic.name in self._claimed or not topic.params
 
     def _escalate(self, change: Change, now: float) -> None:
         key = self._escalation_key(change)
@@ -224,7 +236,7 @@ class MemoryStore:
             and self._heap_of(known.claim) is heap
         )
         # One in flight per topic: what is claimed comes back to the heap when it is released.
-        is_queued = name not in self._claimed
+        is_queued = name not in self._claimed and name not in self._confirming
         self._pending[name] = _Pending(claim, due, is_queued)
         if is_queued and not is_listed:
             heapq.heappush(heap, (due, name))
@@ -256,7 +268,7 @@ class MemoryStore:
 
     def _take(self, name: str, now: float) -> Claim:
         if name not in self._pending:
-            self._claimed[name] = 0
+            self._confirming.add(name)
             return self._confirmed(self._confirmations.pop(name).claim)
         claim = self._pending.pop(name).claim
         self._claimed[name] = len(claim.publications)
@@ -275,19 +287,25 @@ class MemoryStore:
             for publication in claim.publications
         )
         previous = self._published.get(name, self._first_version)
-        self._note(self._versions, name, publications[-1].version)
+        if claim.settings.has_versions:
+            self._note(self._versions, name, publications[-1].version)
         return replace(claim, publications=publications, previous=previous)
 
     def _begun_anew(self, claim: Claim) -> Claim:
         """Give all topics a new version: which of them changed is not known.
 
-        So whoever asks the next link, as all clients will be told to, is given the page.
+        So whoever asks the next link, as all clients will be told to, is given the page. Until then
+        what is published follows what was published before.
         """
         if claim.missing is None and claim.settings.held_routes:
             self._first_version = self._next_version()
             self._versions.clear()
-            self._published.clear()
         return claim
+
+    def _follow_new_versions(self) -> None:
+        """All clients have asked the next link, so they have the version that all topics got."""
+        for name in self._published.keys() - self._versions.keys():
+            del self._published[name]
 
     def _confirmed(self, claim: Claim) -> Claim:
         """Give a confirmation its version: that of what it confirms, and a little more."""
@@ -301,6 +319,10 @@ class MemoryStore:
         previous = self._published.get(name, self._first_version)
         publications = (replace(claim.publications[0], version=version),)
         return replace(claim, publications=publications, previous=previous)
+
+    def _note_published(self, claim: Claim) -> None:
+        if claim.settings.recovers and claim.publications:
+            self._note(self._published, claim.topic.name, claim.publications[-1].version)
 
     def _note(self, versions: OrderedDict[str, str], name: str, version: str) -> None:
         versions[name] = version

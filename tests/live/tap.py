@@ -81,7 +81,7 @@ def _handler(tap: Tap, target_port: int) -> type[BaseHTTPRequestHandler]:
         def answer(self) -> None:
             arrived = time.monotonic()
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            names = names_of(self.headers.get("xkey-purge"), body)
+            names = names_of(self.path, self.headers.get("xkey-purge"), body)
             tap.arrivals.wait(*names)
             if tap.is_broken:
                 self.send_error(500)
@@ -130,7 +130,9 @@ def ask(port: int, method: str, path: str, body: bytes, headers: Mapping[str, st
         target.close()
 
 
-def names_of(purged: str | None, body: bytes) -> tuple[str, ...]:
+def names_of(path: str, purged: str | None, body: bytes) -> tuple[str, ...]:
+    if path == "/recover/":
+        return ("/recover/",)
     if purged is not None:
         return tuple(purged.split())
     return tuple(item["channel"] for item in json.loads(body)["items"])

@@ -279,10 +279,10 @@ def test_a_change_after_a_late_purge_waits_for_its_window_and_takes_the_purge_al
 
 
 def test_the_next_version_follows_the_one_that_was_published_before_its_purge(store: Store) -> None:
-    store.add([counter("blue")], 0.0)
+    store.add([held("blue")], 0.0)
     [first] = store.claim(0.0, limit=10)
     store.postpone(published(first, 0.1), 0.2)
-    store.add([counter("blue")], 1.0)
+    store.add([held("blue")], 1.0)
 
     [second] = store.claim(1.0, limit=10)
     assert second.previous == first.publications[-1].version
@@ -327,6 +327,13 @@ def test_a_page_tagged_with_a_shortened_name_does_not_know_its_type(store: Store
     full(store).add([counter("x" * 300)], 0.0)
 
     assert store.escalated() == [SITE_KEY]
+
+
+def test_a_topic_on_its_way_keeps_its_place(store: Store) -> None:
+    store.add([counter("first")], 0.0)
+    store.claim(0.0, limit=1)
+
+    assert full(store).add([counter("first")], 0.0) == Overflow()
 
 
 def test_a_topic_without_parameters_always_has_room(store: Store) -> None:
@@ -390,11 +397,28 @@ def test_who_may_have_missed_something_has_no_version_that_is_current(store: Sto
     assert store.versions(["held-x", "held-known"]) == {"held-x": after, "held-known": after}
     for claim in claims:
         store.postpone(replace(claim, missing=frozenset({"grip"})), 3.0)
-    store.claim(3.0, limit=100)
+    claims = store.claim(3.0, limit=100)
     assert store.versions(["held-known"]) == {"held-known": after}
+    store.release(claims, 3.0)
     store.add([held("known")], 4.0)
     [claim] = store.claim(4.0, limit=100)
     assert claim.previous == after
+
+
+def test_until_clients_have_caught_up_what_is_published_follows_what_was_before(
+    store: Store,
+) -> None:
+    """While the CDN is down, whoever is sent to the next link may find an old page there."""
+    store.add([held("known")], 0.0)
+    [first] = store.claim(0.0, limit=1)
+    store.release([first], 0.0)
+    full(store).add([held("x")], 2.0)
+    claims = store.claim(2.0, limit=100)
+    store.release([claim for claim in claims if not claim.is_escalated], 2.0)
+    store.add([held("known")], 4.0)
+
+    [claim] = store.claim(4.0, limit=100)
+    assert claim.previous == first.publications[-1].version
 
 
 def test_nobody_has_missed_anything_of_a_type_that_is_not_held(store: Store) -> None:
@@ -494,7 +518,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.count += 1
         change = (counter if coalesce else chat)(name, str(self.count))
         key = change.topic.name
-        is_room = key in self.waiting or len(self.waiting) < MAX_PENDING
+        is_known = key in self.waiting or key in self.claims
+        is_room = is_known or len(self.waiting) + len(self.claims) < MAX_PENDING
         assert self.store.add([change], self.now) == Overflow(escalated=not is_room)
         if is_room:
             kept = [] if coalesce else self.waiting.get(key, [])
