@@ -50,7 +50,7 @@ class Board:
         self,
         wired: Wired,
         purges: Tap,
-        publishes: Tap,
+        publishes: list[Tap],
         *,
         confirm_after_s: float,
         throttle_s: float,
@@ -59,7 +59,7 @@ class Board:
         self.edge = wired.edge
         self.wire = wired.wire
         self.purges = purges
-        self.publishes = publishes
+        self.publishes, *self.other_publishes = publishes
         self.confirms = confirm_after_s > 0
         self.values: dict[str, int] = {}
         self.served: list[str] = []
@@ -71,7 +71,7 @@ class Board:
         self.grip_edge = GripEdge(
             settings={
                 "cdn": f"varnish://127.0.0.1:{purges.port}",
-                "grip_url": f"http://127.0.0.1:{publishes.port}",
+                "grip_url": [f"http://127.0.0.1:{tap.port}" for tap in publishes],
                 "confirm_after": confirm_after_s,
                 "throttle": throttle_s,
                 "topics": {
@@ -188,15 +188,16 @@ class OpenGate:
 @contextmanager
 def board(
     wired: Wired,
-    *,
+    *others: Edge,
     confirm_after_s: float = CONFIRM_AFTER_S,
     throttle_s: float = 0.0,
     gate: bool = True,
 ) -> Iterator[Board]:
-    """Serve a board behind the edge."""
+    """Serve a board behind the edge, and behind others that share its cache."""
     with ExitStack() as stack:
         purges = stack.enter_context(Tap(wired.edge.cache_port))
-        publishes = stack.enter_context(Tap(wired.edge.control_port))
+        ports = [edge.control_port for edge in (wired.edge, *others)]
+        publishes = [stack.enter_context(Tap(port)) for port in ports]
         served = Board(
             wired,
             purges,
