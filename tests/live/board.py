@@ -33,6 +33,7 @@ from grip_edge_middleware.stores import Gate
 # Soon, so that tests are quick; the default is 2.
 CONFIRM_AFTER_S = 0.5
 RECOVERY = {"board": "next-link", "bare": None}
+SIDES = ("left", "middle", "right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,7 @@ class Board:
                 "grip_url": [f"http://127.0.0.1:{tap.port}" for tap in publishes],
                 "confirm_after": confirm_after_s,
                 "throttle": throttle_s,
-                "topics": {
-                    f"{kind}-{{n}}": {
-                        "routes": [f"/{kind}/<n>"],
-                        "hold": "stream",
-                        "recovery": recovery,
-                    }
-                    for kind, recovery in RECOVERY.items()
-                },
+                "topics": topics_of_pages(),
             }
         )
         self.face = self.grip_edge.wsgi(self.app)
@@ -107,6 +101,17 @@ class Board:
 
     def page(self, kind: str, name: object) -> Page:
         return Page(self, kind, f"{name}-{time.monotonic_ns()}")
+
+
+def topics_of_pages() -> dict[str, dict[str, object]]:
+    """Each page shows one topic, and each page of several shows all of `SIDES`."""
+    topics: dict[str, dict[str, object]] = {}
+    for kind, recovery in RECOVERY.items():
+        held = {"hold": "stream", "recovery": recovery}
+        topics[f"{kind}-{{n}}"] = {"routes": [f"/{kind}/<n>"], **held}
+        for side in SIDES:
+            topics[f"{side}-{kind}-{{n}}"] = {"routes": [f"/several/{kind}/<n>"], **held}
+    return topics
 
 
 def rendering(path: str) -> str:
