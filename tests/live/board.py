@@ -33,6 +33,7 @@ from grip_edge_middleware.stores import Gate
 # Soon, so that tests are quick; the default is 2.
 CONFIRM_AFTER_S = 0.5
 RECOVERY = {"board": "next-link", "bare": None}
+SIDES = ("left", "middle", "right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Board:
         self,
         wired: Wired,
         purges: Tap,
-        publishes: Tap,
+        publishes: list[Tap],
         *,
         confirm_after_s: float,
         throttle_s: float,
@@ -59,7 +60,7 @@ class Board:
         self.edge = wired.edge
         self.wire = wired.wire
         self.purges = purges
-        self.publishes = publishes
+        self.publishes, *self.other_publishes = publishes
         self.confirms = confirm_after_s > 0
         self.values: dict[str, int] = {}
         self.served: list[str] = []
@@ -71,17 +72,10 @@ class Board:
         self.grip_edge = GripEdge(
             settings={
                 "cdn": f"varnish://127.0.0.1:{purges.port}",
-                "grip_url": f"http://127.0.0.1:{publishes.port}",
+                "grip_url": [f"http://127.0.0.1:{tap.port}" for tap in publishes],
                 "confirm_after": confirm_after_s,
                 "throttle": throttle_s,
-                "topics": {
-                    f"{kind}-{{n}}": {
-                        "routes": [f"/{kind}/<n>"],
-                        "hold": "stream",
-                        "recovery": recovery,
-                    }
-                    for kind, recovery in RECOVERY.items()
-                },
+                "topics": topics_of_pages(),
             }
         )
         self.face = self.grip_edge.wsgi(self.app)
@@ -107,6 +101,17 @@ class Board:
 
     def page(self, kind: str, name: object) -> Page:
         return Page(self, kind, f"{name}-{time.monotonic_ns()}")
+
+
+def topics_of_pages() -> dict[str, dict[str, object]]:
+    """Each page shows one topic, and each page of several shows all of `SIDES`."""
+    topics: dict[str, dict[str, object]] = {}
+    for kind, recovery in RECOVERY.items():
+        held = {"hold": "stream", "recovery": recovery}
+        topics[f"{kind}-{{n}}"] = {"routes": [f"/{kind}/<n>"], **held}
+        for side in SIDES:
+            topics[f"{side}-{kind}-{{n}}"] = {"routes": [f"/several/{kind}/<n>"], **held}
+    return topics
 
 
 def rendering(path: str) -> str:
@@ -188,15 +193,16 @@ class OpenGate:
 @contextmanager
 def board(
     wired: Wired,
-    *,
+    *others: Edge,
     confirm_after_s: float = CONFIRM_AFTER_S,
     throttle_s: float = 0.0,
     gate: bool = True,
 ) -> Iterator[Board]:
-    """Serve a board behind the edge."""
+    """Serve a board behind the edge, and behind others that share its cache."""
     with ExitStack() as stack:
         purges = stack.enter_context(Tap(wired.edge.cache_port))
-        publishes = stack.enter_context(Tap(wired.edge.control_port))
+        ports = [edge.control_port for edge in (wired.edge, *others)]
+        publishes = [stack.enter_context(Tap(port)) for port in ports]
         served = Board(
             wired,
             purges,

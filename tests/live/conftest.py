@@ -40,6 +40,12 @@ def wired() -> Iterator[Wired]:
         yield Wired(edge, wire)
 
 
+@pytest.fixture(scope="session")
+def unwired(edge: Edge) -> Wired:
+    """The edge as it is shipped: nothing passes by the wire."""
+    return Wired(edge, Wire(edge.cache_port))
+
+
 @contextmanager
 def running(edge: Edge) -> Iterator[Edge]:
     try:

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from clients import StreamClient
+from clients import CONNECTS_AT_ONCE, StreamClient
 
-TRY_AGAIN_AFTER_S = 0.1
+TRY_AGAIN_AFTER_S = 0.5
 CONNECT_WITHIN_S = 30.0
 
 
@@ -23,6 +23,7 @@ CONNECT_WITHIN_S = 30.0
 class Crowd:
     """Clients in the order of their URLs; those that are there so far."""
 
+    _slots: asyncio.Semaphore
     by_number: dict[int, StreamClient] = field(default_factory=dict)
     refused: int = 0
     """Connects that were answered by an error, or not at all, and tried again."""
@@ -58,17 +59,26 @@ class Crowd:
     async def _arrive(self, number: int, url: str, after_s: float) -> None:
         await asyncio.sleep(after_s)
         async with asyncio.timeout(CONNECT_WITHIN_S):
-            while (client := await connect(url)) is None:
+            while (client := await self._connect(url)) is None:
                 self.refused += 1
                 await asyncio.sleep(TRY_AGAIN_AFTER_S)
         self.by_number[number] = client
 
+    async def _connect(self, url: str) -> StreamClient | None:
+        async with self._slots:
+            return await connect(url)
+
 
 @asynccontextmanager
-async def arriving(urls: Sequence[str], *, within_s: float, seed: int) -> AsyncIterator[Crowd]:
-    """Have one client come for each URL, at a random time within `within_s`."""
+async def arriving(
+    urls: Sequence[str], *, within_s: float, seed: int, at_once: int = CONNECTS_AT_ONCE
+) -> AsyncIterator[Crowd]:
+    """Have one client come for each URL, at a random time within `within_s`.
+
+    At most `at_once` connect at a time.
+    """
     chance = random.Random(seed)
-    crowd = Crowd()
+    crowd = Crowd(asyncio.Semaphore(at_once))
     crowd._arriving += (
         asyncio.create_task(crowd._arrive(number, url, chance.uniform(0, within_s)))
         for number, url in enumerate(urls)

@@ -24,10 +24,12 @@ GUNICORN = ["-m", "gunicorn", "--threads", "8", "--log-level", "warning"]
 UVICORN = ["-m", "uvicorn", "--log-level", "warning"]
 
 
-def flask_example(edge: Edge, folder: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
+def flask_example(
+    edge: Edge, folder: Path, app: str = "examples.flask_app.app:app"
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
     command = [sys.executable, *GUNICORN, "--bind", f"127.0.0.1:{edge.app_port}"]
     return command_server(
-        [*command, "examples.flask_app.app:app"],
+        [*command, app],
         edge.app_port,
         env=environment(edge, f"sqlite:///{folder}/counters.sqlite3"),
     )

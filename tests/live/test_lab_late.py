@@ -70,7 +70,8 @@ async def change_amid_arrivals(pages: list[Page], holds_links: bool) -> Outcome:
     urls = [page.url for page in pages for _ in range(CLIENTS_EACH)]
     async with (
         early_clients(pages, holds_links) as links,
-        arriving(urls, within_s=ARRIVING_S, seed=SEED) as crowd,
+        # Many are connecting when pages take that long.
+        arriving(urls, within_s=ARRIVING_S, seed=SEED, at_once=len(urls)) as crowd,
     ):
         await asyncio.sleep(ARRIVING_S / 2)
         for page in pages:

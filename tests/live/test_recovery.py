@@ -7,11 +7,12 @@ same run: pages whose topic does not recover, or an edge without the one thing t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
-from board import RECOVERY, Board, Page, Wired, board, rendering
+from board import RECOVERY, Board, Page, Wired, board, rendering, wait_until
 from clients import StreamClient, connected
 
 from grip_edge_middleware import grip
@@ -24,7 +25,7 @@ LAST = 99
 
 Told = list[list[int]]
 """What each client was told, in order."""
-Scenario = Callable[[Page], Awaitable[Told]]
+Scenario = Callable[[Page], Coroutine[Any, Any, Told]]
 
 in_thread = asyncio.to_thread
 
@@ -35,12 +36,12 @@ def shows(value: int) -> Callable[[str], bool]:
 
 def told_in(served: Board, scenario: Scenario) -> tuple[Told, Told]:
     """Play a scenario with recovery, and without."""
-    with_recovery, without = (asyncio.run(play(served, scenario, kind)) for kind in RECOVERY)
+    with_recovery, without = (play(served, scenario, kind) for kind in RECOVERY)
     return with_recovery, without
 
 
-async def play(served: Board, scenario: Scenario, kind: str) -> Told:
-    return await scenario(served.page(kind, scenario.__name__.replace("_", "-")))
+def play(served: Board, scenario: Scenario, kind: str = "board") -> Told:
+    return asyncio.run(scenario(served.page(kind, scenario.__name__)))
 
 
 def report(interleaving: str, told: Told, control: Told, value: int = 1) -> None:
@@ -80,15 +81,17 @@ async def told(page: Page, clients: list[StreamClient], value: int) -> Told:
     if RECOVERY[page.kind]:
         healing = (client.event(shows(value), HEALED_WITHIN_S) for client in clients)
         await asyncio.gather(*healing, return_exceptions=True)
-    # Whatever is on its way to a client comes before this.
     await in_thread(page.change, LAST)
-    values = []
-    for client in clients:
-        await client.event(shows(LAST))
-        data = [int(event.data) for event in client.events]
-        values.append(data[: data.index(LAST)])
+    values = [await told_until_last(client) for client in clients]
     await asyncio.gather(*(client.close() for client in clients))
     return values
+
+
+async def told_until_last(client: StreamClient) -> list[int]:
+    """Return what a client is told before the last change: whatever is on its way comes before."""
+    await client.event(shows(LAST))
+    values = [int(event.data) for event in client.events]
+    return values[: values.index(LAST)]
 
 
 @pytest.fixture
@@ -220,9 +223,9 @@ async def late_while_a_next_link_is_read(page: Page) -> Told:
 
 def test_next_link_in_transit_to_the_proxy_across_the_change(wired: Wired) -> None:
     with board(wired) as served:
-        healed = asyncio.run(play(served, late_while_a_next_link_is_read, "board"))
+        healed = play(served, late_while_a_next_link_is_read)
     with board(wired, confirm_after_s=0) as served:
-        control = asyncio.run(play(served, late_while_a_next_link_is_read, "board"))
+        control = play(served, late_while_a_next_link_is_read)
 
     report("next link in transit across the change", healed, control)
     assert healed == [[0, 1]] * CLIENTS
@@ -260,9 +263,9 @@ async def late_after_a_next_link_was_answered(page: Page) -> Told:
 def test_change_after_the_app_read_for_a_next_link(wired: Wired) -> None:
     """The gate keeps that answer out of the cache: else the confirmation is too late for some."""
     with board(wired) as served:
-        healed = asyncio.run(play(served, late_after_a_next_link_was_answered, "board"))
+        healed = play(served, late_after_a_next_link_was_answered)
     with board(wired, gate=False, confirm_after_s=0) as served:
-        control = asyncio.run(play(served, late_after_a_next_link_was_answered, "board"))
+        control = play(served, late_after_a_next_link_was_answered)
 
     report("next link answered across the change", healed, control)
     assert healed == [[0, 1]] * CLIENTS
@@ -348,6 +351,48 @@ def test_client_comes_between_commit_and_submit(served: Board) -> None:
 
     report("client between commit and submit", with_version, control)
     assert with_version == control == [[1, 1]] * CLIENTS
+
+
+async def late_on_a_page_of_several_topics(served: Board, kind: str, *changed: str) -> Told:
+    """One subscription to three channels: the next link names what a client has of each."""
+    name = "-".join((kind, *changed))
+    path = f"/several/{kind}/{name}"
+    clients = [StreamClient(served.edge.url + path) for _ in range(CLIENTS)]
+
+    def change(value: int, sides: Iterable[str]) -> None:
+        served.values[path] = value
+        for side in sides:
+            served.grip_edge.submit(f"{side}-{kind}-{name}")
+        assert served.grip_edge.flush(10)
+
+    with served.wire.answers.holding(path, CLIENTS) as held:
+        connecting = asyncio.gather(*(client.connect() for client in clients))
+        await in_thread(held.wait, CLIENTS)
+        await in_thread(change, 1, changed)
+    await connecting
+    topic = f"{changed[-1]}-{kind}-{name}"
+    await in_thread(wait_until, lambda: len(served.purges.with_name(topic)) == 2)
+    if RECOVERY[kind]:
+        healing = (client.event(shows(1), HEALED_WITHIN_S) for client in clients)
+        await asyncio.gather(*healing, return_exceptions=True)
+    await in_thread(change, LAST, ("middle",))
+    values = [await told_until_last(client) for client in clients]
+    await asyncio.gather(*(client.close() for client in clients))
+    return values
+
+
+def test_page_of_several_topics_in_transit_across_a_change(served: Board) -> None:
+    def late(kind: str, *changed: str) -> Told:
+        return asyncio.run(late_on_a_page_of_several_topics(served, kind, *changed))
+
+    one, two = late("board", "left"), late("board", "left", "right")
+    control = late("bare", "left", "right")
+
+    report("page of three topics, one changed", one, control)
+    report("page of three topics, two changed", two, control)
+    assert one == [[0, 1]] * CLIENTS
+    assert two == [[0, 1, 1]] * CLIENTS  # each topic that lags is rendered, and both show the same
+    assert control == [[0]] * CLIENTS
 
 
 def test_two_changes_within_a_throttle_window(wired: Wired) -> None:

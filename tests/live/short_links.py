@@ -1,0 +1,9 @@
+"""The Flask example, with next links that fall due every few seconds."""
+
+from grip_edge_middleware import grip
+
+grip.NEXT_LINK_TIMEOUT_S = 3
+
+from examples.flask_app.app import app  # noqa: E402
+
+__all__ = ["app"]
