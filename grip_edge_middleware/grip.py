@@ -33,6 +33,8 @@ CONFIRMED = ".c"
 # A backstop: who missed something is told by the next item or the confirmation. When it ends, all
 # idle clients ask together.
 NEXT_LINK_TIMEOUT_S = 600
+# For who may hold an old page, and no item is to come that says so.
+CATCH_UP_SOON_S = 1
 
 # No user and password, which would show in logs.
 _BASE_URL = re.compile(
@@ -105,18 +107,24 @@ def _check_base64(name: str, value: str) -> None:
 
 
 def hold_headers(
-    hold: Hold, channels: Mapping[str, str | None], *, next_link: str = "", keep_alive_s: int = 0
+    hold: Hold,
+    channels: Mapping[str, str | None],
+    *,
+    next_link: str = "",
+    next_link_timeout_s: int = NEXT_LINK_TIMEOUT_S,
+    keep_alive_s: int = 0,
 ) -> Headers:
     """Return the headers that make a GRIP proxy keep the response open on these channels.
 
     `channels` gives the version that the response shows of each, or None where nobody asks: a proxy
-    closes a stream with a version and no `next_link`. `keep_alive_s` sends an event-stream comment
-    after that many idle seconds; 0 sends none.
+    closes a stream with a version and no `next_link`. Without an item it asks that after
+    `next_link_timeout_s`. `keep_alive_s` sends an event-stream comment after that many idle
+    seconds; 0 sends none.
     """
     named = [n if v is None else f"{n}; prev-id={v}" for n, v in channels.items()]
     headers = [("Grip-Hold", hold), ("Grip-Channel", ", ".join(named))]
     if next_link:
-        headers.append(("Grip-Link", f"<{next_link}>; rel=next; timeout={NEXT_LINK_TIMEOUT_S}"))
+        headers.append(("Grip-Link", f"<{next_link}>; rel=next; timeout={next_link_timeout_s}"))
     if hold == "stream" and keep_alive_s:
         headers.append(("Grip-Keep-Alive", rf":\n\n; format=cstring; timeout={keep_alive_s}"))
     return headers

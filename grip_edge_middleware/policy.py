@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from grip_edge_middleware.grip import MAX_CHANNELS, hold_headers, next_link
+from grip_edge_middleware.grip import (
+    CATCH_UP_SOON_S,
+    MAX_CHANNELS,
+    NEXT_LINK_TIMEOUT_S,
+    hold_headers,
+    next_link,
+)
 from grip_edge_middleware.routing import Matcher
 from grip_edge_middleware.settings import MAX_SECONDS, Route, Settings, TopicSettings
 from grip_edge_middleware.surrogate import build_keys, parse_keys
@@ -165,10 +171,16 @@ class Plan:
         else:
             channels = dict.fromkeys(names)
         link = next_link(names, request.mount) if None not in channels.values() else ""
+        # What was made while a topic changed may be held after the last item that would tell.
+        timeout_s = CATCH_UP_SOON_S if link and request.has_changed(names) else NEXT_LINK_TIMEOUT_S
         keep_alive_s = min(shown.route.keep_alive for shown in alike)
         is_event_stream = _value(headers, "content-type").lower().startswith("text/event-stream")
         return hold_headers(
-            hold, channels, next_link=link, keep_alive_s=keep_alive_s if is_event_stream else 0
+            hold,
+            channels,
+            next_link=link,
+            next_link_timeout_s=timeout_s,
+            keep_alive_s=keep_alive_s if is_event_stream else 0,
         )
 
     def _depends_on_accept(self) -> bool:
