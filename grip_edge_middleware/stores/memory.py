@@ -191,15 +191,18 @@ class MemoryStore:
         if name not in self._pending:
             self._claimed[name] = 0
             return self._confirmed(self._confirmations.pop(name).claim)
-        claim = self._versioned(self._pending.pop(name).claim)
+        claim = self._versioned(self._pending.pop(name).claim, now)
         self._claimed[name] = len(claim.publications)
         self._window_ends[name] = now + claim.settings.throttle
         if len(self._window_ends) > self._sweep_windows_at:
             self._sweep_windows(now)
         return claim
 
-    def _versioned(self, claim: Claim) -> Claim:
+    def _versioned(self, claim: Claim, now: float) -> Claim:
         name = claim.topic.name
+        if not claim.publications[-1].version:
+            # What was begun before says an older version, and calls who has that up to date.
+            self._marks.mark(claim.keys, now)
         publications = tuple(
             replace(publication, version=publication.version or self._next_version())
             for publication in claim.publications
