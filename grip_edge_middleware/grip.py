@@ -36,6 +36,10 @@ NOBODY = "%nobody"
 # A backstop: who missed something is told by the next item or the confirmation. When it ends, all
 # idle clients ask together.
 NEXT_LINK_TIMEOUT_S = 600
+# What Pushpin takes a shorter one for.
+MIN_HOLD_TIMEOUT_S = 5
+# For who may hold an old page, and no item is to come that says so.
+CATCH_UP_SOON_S = 1
 
 # No user and password, which would show in logs.
 _BASE_URL = re.compile(
@@ -126,17 +130,22 @@ def _with_fastlys_key(proxy: Proxy) -> Proxy:
 
 
 def stream_headers(
-    channels: Mapping[str, str | None], *, next_link: str = "", keep_alive_s: int = 0
+    channels: Mapping[str, str | None],
+    *,
+    next_link: str = "",
+    next_link_timeout_s: int = NEXT_LINK_TIMEOUT_S,
+    keep_alive_s: int = 0,
 ) -> Headers:
     """Return the headers that make a GRIP proxy stream on with what is published.
 
     `channels` gives the version that the response shows of each, or None where nobody asks: a proxy
-    closes a stream with a version and no `next_link`. `keep_alive_s` sends an event-stream comment
-    after that many idle seconds; 0 sends none.
+    closes a stream with a version and no `next_link`. Without an item it asks that after
+    `next_link_timeout_s`. `keep_alive_s` sends an event-stream comment after that many idle
+    seconds; 0 sends none.
     """
     headers = [("Grip-Hold", "stream"), ("Grip-Channel", _channels(channels))]
     if next_link:
-        headers.append(("Grip-Link", f"<{next_link}>; rel=next; timeout={NEXT_LINK_TIMEOUT_S}"))
+        headers.append(("Grip-Link", f"<{next_link}>; rel=next; timeout={next_link_timeout_s}"))
     if keep_alive_s:
         headers.append(("Grip-Keep-Alive", rf":\n\n; format=cstring; timeout={keep_alive_s}"))
     return headers

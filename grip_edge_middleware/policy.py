@@ -13,7 +13,10 @@ from functools import lru_cache
 
 from grip_edge_middleware.errors import SignatureError
 from grip_edge_middleware.grip import (
+    CATCH_UP_SOON_S,
     MAX_CHANNELS,
+    MIN_HOLD_TIMEOUT_S,
+    NEXT_LINK_TIMEOUT_S,
     etag,
     long_poll_headers,
     next_link,
@@ -204,10 +207,15 @@ class Plan:
             return []
         channels = _channels(request, held)
         link = self.next_link(channels, request.mount) if None not in channels.values() else ""
+        # What was made while a topic changed may be held after the last item that would tell.
+        is_late = link != "" and request.has_changed(channels)
         keep_alive_s = min(shown.route.keep_alive for shown in held)
         is_event_stream = _value(headers, "content-type").lower().startswith("text/event-stream")
         return stream_headers(
-            channels, next_link=link, keep_alive_s=keep_alive_s if is_event_stream else 0
+            channels,
+            next_link=link,
+            next_link_timeout_s=CATCH_UP_SOON_S if is_late else NEXT_LINK_TIMEOUT_S,
+            keep_alive_s=keep_alive_s if is_event_stream else 0,
         )
 
     def next_link(self, names: Iterable[str], mount: str) -> str:
@@ -227,8 +235,11 @@ class Plan:
         return [*hold, ("Grip-Status", "304")] if has_it else []
 
     def _long_poll(self, request: RequestFacts, held: list[Shown]) -> Headers:
+        channels = _channels(request, held)
+        # As for a stream: it may be held after the last item that would tell.
+        is_late = request.has_changed(channels)
         timeout_s = min(shown.route.hold_timeout for shown in held)
-        return long_poll_headers(_channels(request, held), timeout_s=timeout_s)
+        return long_poll_headers(channels, timeout_s=MIN_HOLD_TIMEOUT_S if is_late else timeout_s)
 
     def _with_etag(self, request: RequestFacts, headers: Headers) -> Headers:
         """Unless the app has a tag of its own, it is the versions of what the response shows."""

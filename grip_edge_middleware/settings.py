@@ -21,7 +21,13 @@ from typing import Any, NoReturn, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from grip_edge_middleware.errors import Mistake, SettingsError
-from grip_edge_middleware.grip import Proxy, decode_key, has_port, parse_grip_url
+from grip_edge_middleware.grip import (
+    MIN_HOLD_TIMEOUT_S,
+    Proxy,
+    decode_key,
+    has_port,
+    parse_grip_url,
+)
 from grip_edge_middleware.routing import Pattern
 from grip_edge_middleware.signature import Signer
 from grip_edge_middleware.topics import TopicTemplate, overlap
@@ -558,10 +564,9 @@ def _whole_seconds(found: Any) -> int:
 
 
 def _hold_timeout(found: Any) -> int:
-    # Pushpin takes 5 seconds at the least, and what is shorter for 5.
-    if _is_number(found) and isinstance(found, int) and found >= 5:
+    if _is_number(found) and isinstance(found, int) and found >= MIN_HOLD_TIMEOUT_S:
         return found
-    return _expected("whole seconds, 5 or more", found)
+    return _expected(f"whole seconds, {MIN_HOLD_TIMEOUT_S} or more", found)
 
 
 def _seconds(found: Any) -> float:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+from unittest.mock import patch
 
 from grip_edge_middleware.changes import Change, Data, encode
 from grip_edge_middleware.delivery import Delivery
@@ -250,10 +251,12 @@ class RecordingTransport:
 
         transport.script("varnish", Response(503), DeliveryError("varnish", "down"))
 
-    The last outcome is not repeated unless `forever`: then the target is well again.
+    The last outcome is not repeated unless `forever`: then the target is well again. What is well
+    answers as `respond` has it.
     """
 
     def __init__(self) -> None:
+        self.respond: Callable[[Recorded], Outcome] = acknowledged
         self.requests: list[Request] = []
         self.outcomes: list[Outcome] = []
         self.is_closed = False
@@ -289,10 +292,7 @@ class RecordingTransport:
         for url, outcome in self._forever.items():
             if url in request.url:
                 return outcome
-        answer = acknowledge(recorded(request))
-        return Response(
-            answer.status, {n.lower(): v for n, v in answer.headers.items()}, answer.body
-        )
+        return self.respond(recorded(request))
 
     def to(self, url: str) -> list[Request]:
         """Return what went to URLs that contain `url`."""
@@ -307,6 +307,11 @@ class RecordingTransport:
     def items(self) -> list[dict[str, Any]]:
         seen = map(recorded, self.requests)
         return [item for request in seen if request.is_publish for item in request.items]
+
+
+def acknowledged(request: Recorded) -> Response:
+    answer = acknowledge(request)
+    return Response(answer.status, {n.lower(): v for n, v in answer.headers.items()}, answer.body)
 
 
 def recorded(request: Request) -> Recorded:
@@ -418,6 +423,11 @@ class Simulation:
     def add(self, template: str, data: Data | None = None, **params: object) -> None:
         """Submit a change, without waking a thread."""
         self.store.add([self.change(template, data, **params)], self.clock.now)
+
+    def submit(self, changes: Sequence[Change]) -> None:
+        """Submit as an app does, where no thread can be started: only `turn()` sends."""
+        with patch.object(threading.Thread, "start", side_effect=RuntimeError):
+            self.dispatcher.submit(changes)
 
     def turn(self) -> float | None:
         return self.dispatcher.turn(self.clock.now)

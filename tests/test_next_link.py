@@ -102,6 +102,18 @@ def test_an_answer_that_was_overtaken_by_a_change_is_not_cached(
     assert headers["grip-hold"] == "stream"
 
 
+@pytest.mark.parametrize("path", ["/counters/blue", next_link(["counter-blue"])])
+def test_what_was_overtaken_by_a_change_asks_its_link_soon(
+    ask: Ask, edge: GripEdge, counters: Counters, path: str
+) -> None:
+    """It may take longer than the change's marker, and then no item tells its client."""
+    counters.during = lambda: edge.publish(COUNTER, "x", name="blue")
+
+    _, headers, _ = ask(path, "counter-blue; last-id=1")
+
+    assert headers["grip-link"].endswith("; rel=next; timeout=1")
+
+
 def test_the_answer_has_the_keys_that_the_view_adds(
     ask: Ask, edge: GripEdge, counters: Counters
 ) -> None:

@@ -102,7 +102,7 @@ class Store(Gate, Protocol):
         """Take what is due, at most `limit` topics, none of which is claimed.
 
         From then on its version is the topic's: what is rendered after the purge that follows shows
-        it, and says so.
+        it, and says so. What was begun before says an older one, so for it the keys have changed.
 
         `everything` does not wait for windows to end, but for confirmations. Without `purges`, what
         is only purged is left: a CDN that could not take it rests.

@@ -269,19 +269,23 @@ class MemoryStore:
     def _take(self, name: str, now: float) -> Claim:
         if name not in self._pending:
             self._confirming.add(name)
-            return self._confirmed(self._confirmations.pop(name).claim)
+            return self._confirmed(self._confirmations.pop(name).claim, now)
         claim = self._pending.pop(name).claim
         self._claimed[name] = len(claim.publications)
         if claim.published_at is not None:
             return claim
-        claim = self._begun_anew(claim) if claim.is_escalated else self._versioned(claim)
+        begin = self._begun_anew if claim.is_escalated else self._versioned
+        claim = begin(claim, now)
         self._window_ends[name] = now + claim.settings.throttle
         if len(self._window_ends) > self._sweep_windows_at:
             self._sweep_windows(now)
         return claim
 
-    def _versioned(self, claim: Claim) -> Claim:
+    def _versioned(self, claim: Claim, now: float) -> Claim:
         name = claim.topic.name
+        if not claim.publications[-1].version:
+            # What was begun before says an older version, and calls who has that up to date.
+            self._marks.mark(claim.keys, now)
         publications = tuple(
             replace(publication, version=publication.version or self._next_version())
             for publication in claim.publications
@@ -291,13 +295,14 @@ class MemoryStore:
             self._note(self._versions, name, publications[-1].version)
         return replace(claim, publications=publications, previous=previous)
 
-    def _begun_anew(self, claim: Claim) -> Claim:
+    def _begun_anew(self, claim: Claim, now: float) -> Claim:
         """Give all topics a new version: which of them changed is not known.
 
         So whoever asks the next link, as all clients will be told to, is given the page. Until then
         what is published follows what was published before.
         """
         if claim.missing is None and claim.settings.held_routes:
+            self._marks.mark(claim.keys, now)
             self._first_version = self._next_version()
             self._versions.clear()
         return claim
@@ -307,10 +312,10 @@ class MemoryStore:
         for name in self._published.keys() - self._versions.keys():
             del self._published[name]
 
-    def _confirmed(self, claim: Claim) -> Claim:
+    def _confirmed(self, claim: Claim, now: float) -> Claim:
         """Give a confirmation its version: that of what it confirms, and a little more."""
         if claim.is_escalated:
-            return self._begun_anew(claim)
+            return self._begun_anew(claim, now)
         if not claim.publications or claim.publications[0].version:
             return claim  # purges only, or has it from an earlier try
         name = claim.topic.name

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Engine, ForeignKey, create_engine, event, text
+from sqlalchemy import Engine, ForeignKey, create_engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import (
@@ -31,6 +31,7 @@ from grip_edge_middleware.changes import Change, Watches
 from grip_edge_middleware.errors import SettingsError
 from grip_edge_middleware.settings import Settings
 from grip_edge_middleware.sources.sqlalchemy import SQLAlchemySource
+from tests.sources.databases import obey_savepoints
 
 
 class Base(DeclarativeBase):
@@ -95,18 +96,6 @@ class Told(list[str]):
         taken = sorted(self)
         self.clear()
         return taken
-
-
-def obey_savepoints(engine: Engine) -> None:
-    """The recipe of SQLAlchemy's documentation for SQLite's savepoints."""
-
-    @event.listens_for(engine, "connect")
-    def connect(connection: Any, record: Any) -> None:
-        connection.isolation_level = None
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN")
 
 
 Watch = Callable[..., Told]

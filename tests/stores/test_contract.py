@@ -443,6 +443,19 @@ def test_versions_grow_with_every_change(store: Store) -> None:
     assert versions == sorted(set(versions))
 
 
+def test_what_was_begun_before_a_topic_got_its_version_is_overtaken(store: Store) -> None:
+    """It says the version before, and of a client that has this, that it is up to date."""
+    store.add([counter("blue")], 0.0)
+    begun = store.sequence()
+    [claim] = store.claim(0.0, limit=1)
+    begun_later = store.sequence()
+    store.postpone(claim, 1.0)
+    store.claim(1.0, limit=1)  # with the version that it has
+
+    assert store.has_changed(["counter-blue"], begun)
+    assert not store.has_changed(["counter-blue"], begun_later)
+
+
 @pytest.mark.parametrize("make", STORES.values(), ids=STORES)
 def test_two_processes_never_give_out_the_same_version(make: MakeStore) -> None:
     """A proxy drops an item whose id it had lately: two workers that save at once must differ."""
