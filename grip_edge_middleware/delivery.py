@@ -9,80 +9,29 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from grip_edge_middleware.errors import DeliveryError
-from grip_edge_middleware.grip import build_item, build_marker
-from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.messages import Messages, have_something_to_say
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers import Purger
 from grip_edge_middleware.render import TARGET as RENDER
 from grip_edge_middleware.render import Renderer
-from grip_edge_middleware.settings import Route
-from grip_edge_middleware.stores import Claim, Publication
+from grip_edge_middleware.stores import Claim
+from grip_edge_middleware.targets import Targets, TargetState, jitter
 from grip_edge_middleware.throttle import retry_in
-from grip_edge_middleware.transport import Transport, retry_after_s
-from grip_edge_middleware.types import Hold
+from grip_edge_middleware.transport import Transport
 
 logger = logging.getLogger(__name__)
 
 # A route that fails this often in a row is left alone until its topic changes again: its pages are
 # purged, and whoever connects gets what the app answers.
 MAX_RENDERS = 8
-
-# About a second of refusals.
-DOWN_AFTER = 4
-
-# What a route may answer to be published. What is gone ends the streams that showed it.
-_PUBLISHED = frozenset({200, 404, 410})
-
-
-class Target(Protocol):
-    """A purger or a publisher: something that acknowledges requests."""
-
-    @property
-    def name(self) -> str:
-        """What logs and `health()` call it."""
-
-    def check(self, response: Response) -> None:
-        """Return if the response acknowledges the request, else raise DeliveryError."""
-
-
-@dataclass(slots=True)
-class TargetState:
-    """How one target fares. `failures` are those in a row; times are of the delivery's clock."""
-
-    failures: int = 0
-    failing_since: float = 0.0
-    retry_at: float = 0.0
-    error: str = ""
-
-    @property
-    def state(self) -> Literal["ok", "failing", "down"]:
-        """What it does: acknowledge, refuse, or refuse all the time."""
-        if not self.failures:
-            return "ok"
-        return "failing" if self.failures < DOWN_AFTER else "down"
-
-    def is_resting(self, now: float) -> bool:
-        """Whether it refused lately and is not asked again yet."""
-        return self.failures > 0 and now < self.retry_at
-
-    def report(self, now: float) -> dict[str, str | int | float]:
-        """Return all of it, for people and monitors: times as seconds from now."""
-        return {
-            "state": self.state,
-            "failures": self.failures,
-            "failing_for_s": round(now - self.failing_since, 1) if self.failures else 0.0,
-            "retry_in_s": round(max(0.0, self.retry_at - now), 1),
-            "error": self.error,
-        }
 
 
 @dataclass(slots=True)
@@ -117,10 +66,9 @@ class Delivery:
         wall_clock: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._transport = transport
         self._purgers = tuple(purgers)
         self._publishers = tuple(publishers)
-        self._renderer = renderer
+        self._messages = Messages(renderer, metrics)
         self._metrics = metrics
         self._render_budget_s = render_budget_s
         self._purge_deadline_s = purge_deadline_s
@@ -129,14 +77,9 @@ class Delivery:
         self._pause = pause
         self._cdns = frozenset(purger.name for purger in purgers)
         self._settle_s = max((purger.settle_s for purger in purgers), default=0.0)
-        # Logged once: a broken route may have many topics.
-        self._failing_routes: set[str] = set()
-        self.after_fork()
-
-    def after_fork(self) -> None:
-        """Forget what failed: in a child that sends nothing, nothing would say that it is over."""
-        targets: tuple[Target, ...] = (*self._purgers, *self._publishers)
-        self.targets = {target.name: TargetState() for target in targets}
+        self.targets = Targets(
+            [*self._purgers, *self._publishers], transport=transport, metrics=metrics, clock=clock
+        )
 
     def held_until(self, now: float) -> float | None:
         """Return until when a resting CDN holds back whatever is published, None if none does."""
@@ -170,30 +113,21 @@ class Delivery:
 
     def is_hopeless(self) -> bool:
         """Whether a target has refused so often that waiting a little longer will not help."""
-        return any(state.state == "down" for state in self.targets.values())
-
-    def report(self) -> dict[str, dict[str, str | int | float]]:
-        """Return how each target fares."""
-        now = self._clock()
-        return {name: state.report(now) for name, state in self.targets.items()}
+        return any(state.state == "down" for state in self.targets.states.values())
 
     def is_well(self) -> bool:
         """Whether every target acknowledged what it was asked last."""
-        return all(not state.failures for state in self.targets.values())
+        return all(not state.failures for state in self.targets.states.values())
 
     def can_purge(self) -> bool:
         """Whether every CDN acknowledged what it was asked last."""
         return all(not state.failures for state in self._cdn_states())
 
-    def close(self) -> None:
-        """Close idle connections."""
-        self._transport.close()
-
     def _cdn_states(self) -> Iterator[TargetState]:
-        return (self.targets[purger.name] for purger in self._purgers)
+        return (self.targets.states[purger.name] for purger in self._purgers)
 
     def _missing(self, claim: Claim) -> set[str]:
-        return set(self.targets if claim.missing is None else claim.missing)
+        return set(self.targets.states if claim.missing is None else claim.missing)
 
     def _is_publishable(self, parcel: Parcel) -> bool:
         """Whether it is purged, or the CDN that holds it up is waited for no longer.
@@ -203,7 +137,7 @@ class Delivery:
         unpurged = next((p.name for p in self._purgers if p.name in parcel.missing), None)
         if unpurged is None:
             return True
-        state = self.targets[unpurged]
+        state = self.targets.states[unpurged]
         is_overdue = state.failures > 0 and self._clock() >= self._overdue_at(state)
         return is_overdue and not parcel.claim.is_only_purged
 
@@ -219,7 +153,7 @@ class Delivery:
     def _next_try(self, parcel: Parcel) -> float:
         """Return when a target that the parcel misses is asked again, or waited for no longer."""
         now = self._clock()
-        times = [s.retry_at for n in parcel.missing if (s := self.targets[n]).failures]
+        times = [s.retry_at for n in parcel.missing if (s := self.targets.states[n]).failures]
         if not parcel.claim.is_only_purged:
             overdue = (self._overdue_at(s) for s in self._cdn_states() if s.failures)
             times += [at for at in overdue if at > now]
@@ -242,10 +176,10 @@ class Delivery:
 
     def _purge_keys(self, purger: Purger, keys: Iterable[str]) -> set[str]:
         purged: set[str] = set()
-        if self.targets[purger.name].is_resting(self._clock()):
+        if self.targets.is_resting(purger):
             return purged
         for batch in purger.batches(keys):
-            if self._ask(purger, batch.request) is not None:
+            if self.targets.ask(purger, batch.request) is not None:
                 break
             purged.update(batch.keys)
             self._metrics.count("purges", target=purger.name)
@@ -255,7 +189,7 @@ class Delivery:
     # --- publish ----------------------------------------------------------------------------
 
     def _publish(self, parcels: list[Parcel]) -> None:
-        awake = [p for p in self._publishers if not self.targets[p.name].is_resting(self._clock())]
+        awake = [p for p in self._publishers if not self.targets.is_resting(p)]
         ready = self._ready(parcels, {publisher.name for publisher in awake})
         for publisher in awake:
             wanting = [(p, items) for p, items in ready if publisher.name in p.missing]
@@ -271,7 +205,7 @@ class Delivery:
         if not wanting:
             return
         request = publisher.recovery(now=self._wall_clock())
-        error = self._ask(publisher, request, check=publisher.check_recovery)
+        error = self.targets.ask(publisher, request, check=publisher.check_recovery)
         if error is not None and error.is_final:
             logger.warning("%s; its clients stay behind until their topics change again", error)
         if error is None or error.is_final:
@@ -289,7 +223,7 @@ class Delivery:
         ready = []
         deadline = self._clock() + self._render_budget_s
         for parcel in parcels:
-            if not _has_something_to_say(parcel.claim):
+            if not have_something_to_say(parcel.claim):
                 parcel.missing &= self._cdns
             elif parcel.claim.is_escalated or not parcel.missing & awake:
                 continue
@@ -304,7 +238,7 @@ class Delivery:
         now = self._wall_clock()
         batches = deque(publisher.batches(items, now=now))
         while batches:
-            error = self._ask(publisher, batches[0].request)
+            error = self.targets.ask(publisher, batches[0].request)
             if error is not None and not error.is_final:
                 break
             batch = batches.popleft()
@@ -321,64 +255,15 @@ class Delivery:
 
     def _items(self, parcel: Parcel) -> list[dict[str, Any]] | None:
         """Return what to publish, oldest first; None if that has to wait."""
-        claim = parcel.claim
-        previous = claim.previous if claim.settings.recovers else None
-        items = []
         try:
-            for publication in claim.publications:
-                if (item := self._item(claim, publication, previous)) is not None:
-                    items.append(item)
-                    previous = publication.version if claim.settings.recovers else None
-            return items
+            return self._messages.items(parcel.claim)
         except DeliveryError as error:
             self._postpone_render(parcel, error)
         except Exception as error:
             # A fault of ours. It is this topic's alone.
-            logger.exception("%s cannot be published", claim.topic.name)
+            logger.exception("%s cannot be published", parcel.claim.topic.name)
             self._postpone_render(parcel, DeliveryError(RENDER, repr(error)))
         return None
-
-    def _item(
-        self, claim: Claim, publication: Publication, previous: str | None
-    ) -> dict[str, Any] | None:
-        channel, version = claim.topic.name, publication.version
-        if publication.is_marker:
-            if previous is None:
-                return None  # everybody would ask
-            return build_marker(channel, claim.settings.held_routes, id=version, prev_id=previous)
-        messages = self._messages(claim, publication)
-        return build_item(channel, messages, id=version, prev_id=previous) if messages else None
-
-    def _messages(self, claim: Claim, publication: Publication) -> dict[Hold, Response]:
-        """Return the message for each kind of hold that the topic has."""
-        if publication.message is not None:
-            # A topic without a hold may be held by the app's own Grip headers.
-            kinds = claim.settings.held_routes or publication.message
-            return {hold: m for hold, m in publication.message.items() if hold in kinds}
-        messages = {}
-        for hold, route in claim.settings.rendered_routes.items():
-            path = route.pattern.fill(dict(claim.topic.params))
-            if path is not None:  # else no URL shows these values, and nobody is connected
-                messages[hold] = self._render(route, path)
-        return messages
-
-    def _render(self, route: Route, path: str) -> Response:
-        self._metrics.count("renders")
-        pattern = route.pattern.text
-        try:
-            response = self._renderer.render(path, route.accept)
-            if response.status not in _PUBLISHED:
-                raise DeliveryError(
-                    RENDER, f"GET {path}: answered {response.status}{_hint(response)}"
-                )
-        except DeliveryError as error:
-            self._metrics.count("failures", target=RENDER)
-            if pattern not in self._failing_routes:
-                self._failing_routes.add(pattern)
-                logger.warning("%s cannot be published: %s; trying again", pattern, error.reason)
-            raise
-        self._failing_routes.discard(pattern)
-        return response
 
     def _postpone_render(self, parcel: Parcel, error: DeliveryError) -> None:
         failures = parcel.claim.failures + 1
@@ -387,77 +272,12 @@ class Delivery:
             parcel.missing &= self._cdns
             return
         parcel.claim = replace(parcel.claim, failures=failures)
-        wait_s = retry_in(failures, asked_s=None, is_refusal=True, jitter=_jitter())
+        wait_s = retry_in(failures, asked_s=None, is_refusal=True, jitter=jitter())
         parcel.retry_at = self._clock() + wait_s
 
     def _give_up(self, channel: str, error: DeliveryError) -> None:
         self._metrics.count("given_up", target=error.target)
         logger.error("%s is not published for this change: %s", channel, error)
-
-    # --- one request ------------------------------------------------------------------------
-
-    def _ask(
-        self,
-        target: Target,
-        request: Request,
-        *,
-        check: Callable[[Response], None] | None = None,
-    ) -> DeliveryError | None:
-        """Send the request; return None if the target acknowledged it, else why not."""
-        response: Response | None = None
-        try:
-            response = self._transport.send(request)
-            (check or target.check)(response)
-        except DeliveryError as error:
-            if not error.is_final:
-                self._note_failure(target, error, response)
-            return error
-        self._note_success(target)
-        return None
-
-    def _note_failure(
-        self, target: Target, error: DeliveryError, response: Response | None
-    ) -> None:
-        state = self.targets[target.name]
-        if not state.failures:
-            state.failing_since = self._clock()
-        state.failures += 1
-        state.error = error.reason
-        wait_s = retry_in(
-            state.failures,
-            asked_s=None if response is None else retry_after_s(response),
-            is_refusal=response is not None and 400 <= response.status < 500,
-            jitter=_jitter(),
-        )
-        state.retry_at = self._clock() + wait_s
-        self._metrics.count("failures", target=target.name)
-        if state.failures == 1:
-            logger.warning("%s: %s; trying again until it does", target.name, error.reason)
-
-    def _note_success(self, target: Target) -> None:
-        state = self.targets[target.name]
-        if state.failures:
-            logger.info("%s is back after %d failures", target.name, state.failures)
-        self.targets[target.name] = TargetState()
-
-
-def _has_something_to_say(claim: Claim) -> bool:
-    """Whether a topic is published at all, rather than only cached and purged."""
-    if claim.is_escalated:
-        return bool(claim.settings.held_routes)
-    return bool(claim.settings.rendered_routes) or any(
-        p.message or p.is_marker for p in claim.publications
-    )
-
-
-def _hint(response: Response) -> str:
-    # Redirected, to a login page perhaps; or refused.
-    asks_who = response.status in (302, 303, 401, 403)
-    return "; a private view answers if edge.is_rendering" if asks_who else ""
-
-
-def _jitter() -> float:
-    return random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
 
 
 def waiting(parcels: Iterable[Parcel]) -> Iterator[tuple[Claim, float]]:

@@ -144,7 +144,7 @@ class Dispatcher:
         self._confirm_now()
         if pending := self._store.pending():
             logger.error("%d topics were not delivered before the end", pending)
-        self._delivery.close()
+        self._delivery.targets.close()
 
     def _confirm_now(self) -> None:
         """Send the confirmations early, for nobody will send them later."""
@@ -158,7 +158,7 @@ class Dispatcher:
     def after_fork(self) -> None:
         """Start anew in a child process: what is pending is the parent's to send."""
         self._store.after_fork()
-        self._delivery.after_fork()
+        self._delivery.targets.after_fork()
         self._metrics.after_fork()
         self._start_anew()
 

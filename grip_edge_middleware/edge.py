@@ -195,7 +195,7 @@ class GripEdge:
             "pending": parts.store.pending(),
             "escalated": parts.store.escalated(),
             "longest_ttl": parts.longest_ttl(),
-            "targets": parts.delivery.report(),
+            "targets": parts.delivery.targets.report(),
             "counts": parts.metrics.snapshot(),
         }
 

@@ -680,10 +680,10 @@ def test_a_target_is_failing_and_then_down_and_then_well_again() -> None:
     sim = simulation()
     sim.transport.script("varnish", *[DOWN] * 5)
     sim.add(COUNTER, name="blue")
-    states = [sim.delivery.targets["varnish http://varnish:6081"].state]
+    states = [sim.delivery.targets.states["varnish http://varnish:6081"].state]
     for _ in range(20):
         sim.clock.now = sim.turn() or sim.clock.now
-        states.append(sim.delivery.targets["varnish http://varnish:6081"].state)
+        states.append(sim.delivery.targets.states["varnish http://varnish:6081"].state)
 
     assert list(dict.fromkeys(states)) == ["ok", "failing", "down"]
     assert states[-1] == "ok"
@@ -698,7 +698,7 @@ def test_a_target_fails_since_the_first_failure_in_a_row() -> None:
         sim.clock.now = sim.turn() or sim.clock.now
 
     assert sim.clock.now > began
-    assert sim.delivery.targets["varnish http://varnish:6081"].failing_since == began
+    assert sim.delivery.targets.states["varnish http://varnish:6081"].failing_since == began
 
 
 def test_only_a_failing_cdn_leaves_pages_unpurged() -> None:
@@ -998,7 +998,7 @@ def test_no_token_is_ever_logged_or_shown(caplog: pytest.LogCaptureFixture) -> N
 
     sim.run_until_idle()
 
-    shown = [caplog.text, repr(sim.settings), repr(sim.delivery.targets)]
+    shown = [caplog.text, repr(sim.settings), repr(sim.delivery.targets.states)]
     shown += [repr(request) for request in sim.transport.requests]
     assert len(sim.transport.requests) > 4
     assert not any("UNLIKELY" in text for text in shown)

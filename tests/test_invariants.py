@@ -429,7 +429,7 @@ class World(RuleBasedStateMachine):
         return next_due
 
     def note_health(self) -> None:
-        states = self.sim.delivery.targets.values()
+        states = self.sim.delivery.targets.states.values()
         if any(target.fault for target in self.targets) or any(s.failures for s in states):
             self.well_since = math.inf
         elif self.well_since == math.inf:
