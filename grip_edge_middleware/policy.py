@@ -7,10 +7,22 @@ touches a body, and a response that is none of ours comes back as it is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from grip_edge_middleware.cache_control import (
+    FRESHNESS,
+    KEPT_UNASKED,
+    edge_ttls,
+    first_value,
+    has_freshness,
+    has_header,
+    is_private,
+    keep_out,
+    vary_on_accept,
+    without,
+)
 from grip_edge_middleware.errors import SignatureError
 from grip_edge_middleware.grip import (
     CATCH_UP_SOON_S,
@@ -24,7 +36,7 @@ from grip_edge_middleware.grip import (
     stream_headers,
 )
 from grip_edge_middleware.routing import Matcher
-from grip_edge_middleware.settings import MAX_SECONDS, Route, Settings, TopicSettings
+from grip_edge_middleware.settings import Route, Settings, TopicSettings
 from grip_edge_middleware.signature import Verifier
 from grip_edge_middleware.surrogate import build_keys, parse_keys
 from grip_edge_middleware.topics import SITE_KEY, Topic
@@ -32,24 +44,7 @@ from grip_edge_middleware.types import Headers, Hold
 
 logger = logging.getLogger(__name__)
 
-# https://www.rfc-editor.org/rfc/rfc9110#section-15.1: a cache may keep these without being told
-# to, and Fastly does so for an hour (302 as well), so they must be purgeable.
-_KEPT_UNASKED = frozenset({203, 204, 206, 300, 301, 302, 308, 404, 405, 410, 414, 501})
-
 MAX_CACHED_PATH = 512
-
-# No single directive keeps a response out of every cache, so it is always these two.
-_DO_NOT_STORE: Headers = [
-    ("Cache-Control", "private, no-store"),
-    ("Surrogate-Control", "no-store"),
-]
-_FORBIDDING = frozenset({"private", "no-store", "no-cache"})
-_EDGE_LIFETIMES = {
-    "cache-control": "s-maxage",
-    "surrogate-control": "max-age",
-    "cdn-cache-control": "max-age",
-}
-_FRESHNESS = frozenset({"cache-control", "surrogate-control", "cdn-cache-control", "expires"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +122,7 @@ class Plan:
             return headers + self._long_poll(request, held)
         if status != 200:
             return self._tag_other_status(request, status, headers, notes)
-        headers = _vary_on_accept(headers) if self._depends_on_accept() else headers
+        headers = vary_on_accept(headers) if self._depends_on_accept() else headers
         if not _is_polled(held):
             return self._cache(request, headers, notes) + self._stream(request, headers, held)
         headers = self._with_etag(request, headers)
@@ -137,23 +132,23 @@ class Plan:
         self, request: RequestFacts, status: int, headers: Headers, notes: Notes
     ) -> Headers:
         """A cached 404 must be purged when the object appears."""
-        is_kept = status in _KEPT_UNASKED or _has_freshness(headers)
-        if not is_kept or _is_private(headers):
+        is_kept = status in KEPT_UNASKED or has_freshness(headers)
+        if not is_kept or is_private(headers):
             return headers
         if self.is_private or self._is_for_one(request):
-            return _keep_out(headers)
+            return keep_out(headers)
         return self._with_keys(request, headers, notes, freshness=[])
 
     def _cache(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
-        if self.is_private or _is_private(headers) or self._is_for_one(request):
-            return _keep_out(headers)
+        if self.is_private or is_private(headers) or self._is_for_one(request):
+            return keep_out(headers)
         if not self.is_purgeable:
             return self._with_keys(request, headers, notes, freshness=[])
-        edge_ttl = min([*_edge_ttls(headers), *(shown.route.edge_ttl for shown in self.shown)])
+        edge_ttl = min([*edge_ttls(headers), *(shown.route.edge_ttl for shown in self.shown)])
         if request.longest_ttl is not None:
             edge_ttl = min(edge_ttl, request.longest_ttl)
         if edge_ttl == 0:
-            return _keep_out(headers)
+            return keep_out(headers)
         return self._with_keys(request, headers, notes, freshness=self._freshness(edge_ttl))
 
     def _is_for_one(self, request: RequestFacts) -> bool:
@@ -177,12 +172,12 @@ class Plan:
         value = build_keys(keys, self.any_key, budget_bytes=self.key_budget)
         if value is None:
             _warn_of_budget(self.shown[0].route.pattern.text, self.key_budget)
-            return _keep_out(headers)
+            return keep_out(headers)
         if request.has_changed(value.split(" ")):
             # It may show what was there before, and reach the cache after the purge.
-            return _keep_out(headers)
-        dropped = _FRESHNESS | {"surrogate-key"} if freshness else {"surrogate-key"}
-        return [*_without(headers, dropped), *freshness, ("Surrogate-Key", value)]
+            return keep_out(headers)
+        dropped = FRESHNESS | {"surrogate-key"} if freshness else {"surrogate-key"}
+        return [*without(headers, dropped), *freshness, ("Surrogate-Key", value)]
 
     def _keys(self, headers: Headers, notes: Notes) -> list[str]:
         """Return all keys, the broadest first: Fastly ignores what follows one that is too long."""
@@ -194,7 +189,7 @@ class Plan:
 
     def _held(self, request: RequestFacts, headers: Headers, notes: Notes) -> list[Shown]:
         """Return what the response is held for, all in the same way; nothing if it is not held."""
-        if request.method != "GET" or notes.declines_hold or _has(headers, "grip-hold"):
+        if request.method != "GET" or notes.declines_hold or has_header(headers, "grip-hold"):
             return []
         held = [shown for shown in self.shown if _is_held(shown.route, request.accept)]
         if held and self.is_private and (reason := request.refusal()) is not None:
@@ -210,7 +205,9 @@ class Plan:
         # What was made while a topic changed may be held after the last item that would tell.
         is_late = link != "" and request.has_changed(channels)
         keep_alive_s = min(shown.route.keep_alive for shown in held)
-        is_event_stream = _value(headers, "content-type").lower().startswith("text/event-stream")
+        is_event_stream = (
+            first_value(headers, "content-type").lower().startswith("text/event-stream")
+        )
         return stream_headers(
             channels,
             next_link=link,
@@ -230,7 +227,7 @@ class Plan:
         if self.is_purgeable:
             # The cache keeps one copy for all, and compares it with what each of them has.
             return hold
-        tag = _value(headers, "etag").removeprefix("W/")
+        tag = first_value(headers, "etag").removeprefix("W/")
         has_it = tag != "" and tag in request.if_none_match
         return [*hold, ("Grip-Status", "304")] if has_it else []
 
@@ -243,7 +240,7 @@ class Plan:
 
     def _with_etag(self, request: RequestFacts, headers: Headers) -> Headers:
         """Unless the app has a tag of its own, it is the versions of what the response shows."""
-        if _has(headers, "etag"):
+        if has_header(headers, "etag"):
             return headers
         return [*headers, ("ETag", etag(request.versions[name] for name in self.names))]
 
@@ -371,73 +368,6 @@ def _accepts(accept: str, media_type: str) -> bool:
     # A wildcard is no wish to be held: only who names the type gets it, as EventSource does.
     wished = (part.lower().replace(" ", "").partition(";") for part in accept.split(","))
     return any(name == media_type and q not in ("q=0", "q=0.0") for name, _, q in wished)
-
-
-def _is_private(headers: Headers) -> bool:
-    for name, value in headers:
-        match name.lower():
-            case "set-cookie":
-                return True
-            case "cache-control" | "surrogate-control" | "cdn-cache-control" if (
-                _directives(value) & _FORBIDDING
-            ):
-                return True
-            case "vary" if "*" in _directives(value):
-                return True
-    return False
-
-
-def _has_freshness(headers: Headers) -> bool:
-    return any(
-        name.lower() in _FRESHNESS and ("max-age" in value or "s-maxage" in value)
-        for name, value in headers
-    ) or _has(headers, "expires")
-
-
-def _edge_ttls(headers: Headers) -> Iterator[int]:
-    """Yield the lifetimes that the app itself gives shared caches: a shorter one prevails."""
-    for name, value in headers:
-        wanted = _EDGE_LIFETIMES.get(name.lower())
-        for directive in value.lower().split(",") if wanted else ():
-            said, _, seconds = directive.strip().partition("=")
-            if said == wanted and seconds.strip('"').isdecimal():
-                yield min(int(seconds.strip('"')[:10]), MAX_SECONDS)
-
-
-def _keep_out(headers: Headers) -> Headers:
-    """Keep a response out of every cache; what the app itself says to browsers stays."""
-    is_said = any(
-        name.lower() == "cache-control" and _directives(value) & _FORBIDDING
-        for name, value in headers
-    )
-    pair = _DO_NOT_STORE[1:] if is_said else _DO_NOT_STORE
-    dropped = {"surrogate-control", "cdn-cache-control", "surrogate-key"}
-    if not is_said:
-        dropped |= {"cache-control", "expires"}
-    return [*_without(headers, dropped), *pair]
-
-
-def _vary_on_accept(headers: Headers) -> Headers:
-    values = [value for name, value in headers if name.lower() == "vary"]
-    if any(token in ("accept", "*") for value in values for token in _directives(value)):
-        return headers
-    return [*_without(headers, {"vary"}), ("Vary", ", ".join([*values, "Accept"]))]
-
-
-def _directives(value: str) -> set[str]:
-    return {part.partition("=")[0].strip().lower() for part in value.split(",")}
-
-
-def _without(headers: Headers, names: Iterable[str]) -> Headers:
-    return [(name, value) for name, value in headers if name.lower() not in names]
-
-
-def _has(headers: Headers, wanted: str) -> bool:
-    return any(name.lower() == wanted for name, _ in headers)
-
-
-def _value(headers: Headers, wanted: str) -> str:
-    return next((value for name, value in headers if name.lower() == wanted), "")
 
 
 # The routes of which it was said. They are as many as the settings have.

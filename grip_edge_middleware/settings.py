@@ -20,6 +20,7 @@ from itertools import combinations
 from typing import Any, NoReturn, TypeVar, get_args
 from urllib.parse import urlsplit
 
+from grip_edge_middleware.cache_control import MAX_SECONDS
 from grip_edge_middleware.errors import Mistake, SettingsError
 from grip_edge_middleware.grip import (
     MIN_HOLD_TIMEOUT_S,
@@ -40,9 +41,6 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 # Half of what is recommended for HMAC with SHA-256; a word would be guessed.
 MIN_SECRET = 16
-
-# https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2: what caches can count to.
-MAX_SECONDS = 2**31 - 1
 
 # What each CDN takes as Surrogate-Key, in bytes.
 KEY_BUDGETS = {
