@@ -38,6 +38,7 @@ class Wire:
     def __init__(self, target_port: int) -> None:
         self.target_port = target_port
         self.asked: list[Asked] = []
+        """What was asked for, and answered."""
         self.answers = Checkpoint()
         """Answers on their way to Pushpin, under their path and the topics of a next link."""
         self._started = threading.Event()
@@ -68,12 +69,12 @@ class Wire:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, EOFError):  # either end may have gone
             request, asked = await read_request(reader)
-            self.asked.append(asked)
             answer = await self._ask(request)
             await asyncio.sleep(self.answers.takes_s(asked.path))
             await asyncio.wrap_future(self.answers.arrive(asked.path, *asked.topics))
             writer.write(answer)
             await writer.drain()
+            self.asked.append(asked)
         writer.close()
 
     async def _ask(self, request: bytes) -> bytes:
