@@ -177,7 +177,7 @@ def etag(versions: Iterable[str]) -> str:
 
 def shown_by(version: str) -> str:
     """Return the version of what a version shows: a confirmation shows what it confirms."""
-    return version.removesuffix(CONFIRMED)
+    return version.partition(CONFIRMED)[0]
 
 
 def next_link(names: Iterable[str], mount: str = "") -> str:

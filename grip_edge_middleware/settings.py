@@ -152,7 +152,7 @@ class Settings:
     flush_timeout: float
     max_pending: int
     key_budget: int
-    confirm_after: float
+    confirm_after: tuple[float, ...]
     replica_lag: float
     secret: str = field(repr=False)
     degraded_ttl: int
@@ -198,7 +198,7 @@ _GLOBAL_DEFAULTS: Mapping[str, Any] = {
     # Fits nginx's default of 4,096 bytes for all headers of a response, and leaves a quarter.
     "key_budget": 3_072,
     # What CDNs with shields recommend between two purges, and longer than any page is on its way.
-    "confirm_after": 2.0,
+    "confirm_after": (2.0,),
     "replica_lag": 0.0,
     # Old pages are gone before anybody wonders, and the cache still takes most of a crowd's load.
     "degraded_ttl": 5,
@@ -571,6 +571,13 @@ def _seconds(found: Any) -> float:
     return float(found) if _is_number(found) else _expected("seconds, 0 or more", found)
 
 
+def _confirm_after(found: Any) -> tuple[float, ...]:
+    waits = found if isinstance(found, list | tuple) else [found] if found != 0 else []
+    if not all(_is_number(wait) and wait > 0 for wait in waits):
+        _expected("seconds, 0 or more, or a list of seconds, above 0", found)
+    return tuple(float(wait) for wait in waits)
+
+
 def _some_seconds(found: Any) -> float:
     is_some = _is_number(found) and found > 0
     return float(found) if is_some else _expected("seconds, above 0", found)
@@ -722,7 +729,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "flush_timeout": _seconds,
     "max_pending": _count,
     "key_budget": _key_budget,
-    "confirm_after": _seconds,
+    "confirm_after": _confirm_after,
     "replica_lag": _seconds,
     "degraded_ttl": _whole_seconds,
     "purge_deadline": lambda found: math.inf if found is None else _seconds(found),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from grip_edge_middleware.errors import DeliveryError
 from tests.recording import Simulation
 
@@ -49,6 +51,46 @@ def test_a_marker_follows_the_purge_that_confirms() -> None:
         "formats": {"http-stream": {"content": ""}},
     }
     assert sim.renderer.rendered == [("/counters/blue/", None)]
+
+
+def test_a_change_may_be_confirmed_soon_and_once_more_to_be_sure() -> None:
+    sim = simulation(confirm_after=[0.5, 2.0])
+    sim.add(COUNTER, name="blue")
+    began = sim.clock.now
+
+    times = sim.run_until_idle()
+
+    assert kinds(sim) == ["purge", "publish"] * 3
+    assert [at - began for at in times] == pytest.approx([0.0, 0.5, 2.0])
+    item, soon, last = sim.transport.items
+    assert (soon["id"], soon["prev-id"]) == (f"{item['id']}.c", item["id"])
+    assert (last["id"], last["prev-id"]) == (f"{item['id']}.c.c", soon["id"])
+
+
+def test_a_change_between_two_confirmations_has_its_own() -> None:
+    sim = simulation(confirm_after=[0.5, 2.0])
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+    sim.clock.now += 0.5
+    sim.turn()
+    sim.clock.now += 1.0
+    sim.add(COUNTER, name="blue")
+    began = sim.clock.now
+
+    times = sim.run_until_idle()
+
+    assert [at - began for at in times] == pytest.approx([0.0, 0.5, 2.0])
+    assert sim.transport.items[2]["prev-id"].endswith(".c")
+
+
+def test_what_lags_is_not_confirmed_before_it_shows_the_change() -> None:
+    sim = simulation(confirm_after=[0.5, 2.0], replica_lag=5.0)
+    sim.add(COUNTER, name="blue")
+    began = sim.clock.now
+
+    times = sim.run_until_idle()
+
+    assert [at - began for at in times] == pytest.approx([0.0, 5.0])
 
 
 def test_the_item_after_a_marker_follows_it() -> None:

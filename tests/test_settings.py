@@ -81,6 +81,15 @@ def test_a_key_budget_may_be_the_one_of_a_cdn(said: object, size: int) -> None:
     assert Settings.parse({**with_topic(ROUTE), "key_budget": said}, {}).key_budget == size
 
 
+@pytest.mark.parametrize(
+    ("found", "waits"), [(0, ()), (0.5, (0.5,)), ([0.5, 2], (0.5, 2.0)), ([], ())]
+)
+def test_a_purge_is_confirmed_never_once_or_more_often(
+    found: object, waits: tuple[float, ...]
+) -> None:
+    assert Settings.parse({**with_topic(ROUTE), "confirm_after": found}, {}).confirm_after == waits
+
+
 def test_a_single_route_is_enough() -> None:
     settings = Settings.parse({"topics": {"c-{name}": ROUTE}}, {})
 
@@ -405,6 +414,13 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         ["throttle: expected seconds, 0 or more, got inf"],
     ),
     ({**with_topic(ROUTE), "coalesce": None}, ["coalesce: expected True or False, got None"]),
+    *(
+        (
+            {**with_topic(ROUTE), "confirm_after": found},
+            [f"confirm_after: expected seconds, 0 or more, or a list of seconds, above 0, {got}"],
+        )
+        for found, got in (("2", 'got "2"'), (-1, "got -1"), ([0.5, 0], "got list"))
+    ),
     ({**with_topic(ROUTE), "refetch": 1}, ["refetch: expected True or False, got 1"]),
     (
         {**with_topic(ROUTE), "hold_timeout": 4},

@@ -42,14 +42,19 @@ class Claim:
     publications: tuple[Publication, ...]
     missing: frozenset[str] | None = None
     failures: int = 0
-    is_confirmation: bool = False
-    """Sent once more after a quiet period; see `Store.release`."""
+    confirmations: int = 0
+    """Which repetition after a quiet period it is, 0 for the change itself; see `release`."""
     previous: str | None = None
     """The version that was published before these, None if that is not known."""
     published_at: float | None = None
     """When every proxy had it although a CDN still lacks its purge."""
     is_escalated: bool = False
     """Stands for topics that there was no room for: its topic is a type key or the site key."""
+
+    @property
+    def is_confirmation(self) -> bool:
+        """Whether it comes after a quiet period, and not for a change."""
+        return self.confirmations > 0
 
     @property
     def is_only_purged(self) -> bool:
@@ -112,7 +117,8 @@ class Store(Gate, Protocol):
         """Forget what was delivered, but for its confirmation.
 
         A response that passed the gate may still be on its way to a cache when the purge is. So
-        `confirm_after` seconds later, unless the topic changed again, it is claimed once more.
+        `confirm_after` seconds later, unless the topic changed again, it is claimed once more; and
+        again after each further wait that this names.
         """
 
     def postpone(self, claim: Claim, due: float) -> None:

@@ -49,13 +49,14 @@ class MemoryStore:
         self,
         *,
         max_pending: int = 100_000,
-        confirm_after_s: float = 0.0,
+        confirm_after_s: Sequence[float] = (),
         replica_lag_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._max_pending = max_pending
-        self._confirm_after_s = confirm_after_s
+        # What lags behind is not confirmed before it shows the change.
+        self._confirm_after_s = sorted({max(wait_s, replica_lag_s) for wait_s in confirm_after_s})
         self._marks = Marks(lag_s=replica_lag_s)
         self._clock = clock
         self._wall_clock = wall_clock
@@ -111,7 +112,7 @@ class MemoryStore:
                 self._escalated.discard(name)
                 if claim.is_escalated and claim.settings.held_routes:
                     self._follow_new_versions()
-                if self._confirm_after_s and not claim.is_confirmation:
+                if claim.confirmations < len(self._confirm_after_s):
                     self._confirm_later(claim, now)
 
     def postpone(self, claim: Claim, due: float) -> None:
@@ -247,7 +248,8 @@ class MemoryStore:
     def _confirm_later(self, claim: Claim, now: float) -> None:
         # While a purge is late, what was on its way to the cache arrives.
         since = now if claim.published_at is None else claim.published_at
-        wait_s = max(self._confirm_after_s, self._marks.lag_s)
+        waits_s = [0.0, *self._confirm_after_s]
+        wait_s = waits_s[claim.confirmations + 1] - waits_s[claim.confirmations]
         self._confirm(_confirmation_of(claim), max(now, since + wait_s))
 
     def _confirm(self, confirmation: Claim, due: float) -> None:
@@ -362,7 +364,11 @@ def _confirmation_of(claim: Claim) -> Claim:
     been given what another was still fetching from before.
     """
     confirmation = Claim(
-        claim.topic, claim.settings, (), is_confirmation=True, is_escalated=claim.is_escalated
+        claim.topic,
+        claim.settings,
+        (),
+        confirmations=claim.confirmations + 1,
+        is_escalated=claim.is_escalated,
     )
     if claim.is_escalated:
         return confirmation
