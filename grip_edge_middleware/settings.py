@@ -197,8 +197,9 @@ _GLOBAL_DEFAULTS: Mapping[str, Any] = {
     "max_pending": 100_000,
     # Fits nginx's default of 4,096 bytes for all headers of a response, and leaves a quarter.
     "key_budget": 3_072,
-    # What CDNs with shields recommend between two purges, and longer than any page is on its way.
-    "confirm_after": (2.0,),
+    # 2 is what CDNs with shields recommend between two purges. The first finds what was on its way
+    # to the cache, the second tells who was given that meanwhile.
+    "confirm_after": (1.0, 2.0),
     "replica_lag": 0.0,
     # Old pages are gone before anybody wonders, and the cache still takes most of a crowd's load.
     "degraded_ttl": 5,
