@@ -123,6 +123,15 @@ class Delivery:
         """Whether every CDN acknowledged what it was asked last."""
         return all(not state.failures for state in self._cdn_states())
 
+    def waiting(self, parcels: Iterable[Parcel]) -> Iterator[tuple[Claim, float]]:
+        """Yield the claims that some target still misses, each with the time of its next try."""
+        for parcel in parcels:
+            if parcel.missing and parcel.retry_at is not None:
+                missing = frozenset(parcel.missing)
+                is_partial = missing != self.targets.states.keys()
+                claim = replace(parcel.claim, missing=missing, is_partial=is_partial)
+                yield claim, parcel.retry_at
+
     def _cdn_states(self) -> Iterator[TargetState]:
         return (self.targets.states[purger.name] for purger in self._purgers)
 
@@ -278,10 +287,3 @@ class Delivery:
     def _give_up(self, channel: str, error: DeliveryError) -> None:
         self._metrics.count("given_up", target=error.target)
         logger.error("%s is not published for this change: %s", channel, error)
-
-
-def waiting(parcels: Iterable[Parcel]) -> Iterator[tuple[Claim, float]]:
-    """Yield the claims that some target still misses, each with the time of its next try."""
-    for parcel in parcels:
-        if parcel.missing and parcel.retry_at is not None:
-            yield replace(parcel.claim, missing=frozenset(parcel.missing)), parcel.retry_at

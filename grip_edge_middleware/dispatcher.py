@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Sequence
 
 from grip_edge_middleware.changes import Change
-from grip_edge_middleware.delivery import Delivery, waiting
+from grip_edge_middleware.delivery import Delivery
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.stores import Claim, Overflow, Store
 
@@ -98,7 +98,7 @@ class Dispatcher:
             raise
         delivered = [parcel.claim for parcel in parcels if not parcel.missing]
         self._store.release(delivered, self._clock())
-        for claim, due in waiting(parcels):
+        for claim, due in self._delivery.waiting(parcels):
             self._store.postpone(claim, due)
 
     def flush(self, timeout_s: float | None = None) -> bool:

@@ -548,6 +548,30 @@ def test_only_the_failing_proxy_is_asked_again() -> None:
     assert len(sim.transport.to("varnish")) == 1
 
 
+def test_a_proxy_that_is_down_does_not_open_the_window_of_the_sound_one() -> None:
+    sim = simulation(grip_url=["http://broken:5561", "http://sound:5561"], throttle=10.0)
+    sim.transport.always("broken", DOWN)
+    for _ in range(50):
+        sim.add(COUNTER, name="blue")
+        sim.run_for(0.1)
+
+    assert len(sim.transport.to("sound")) == 1
+    sim.run_for(10.0)
+    assert len(sim.transport.to("sound")) == 2
+    assert len(sim.transport.to("varnish")) == 2
+
+
+def test_what_nobody_has_does_not_wait_for_the_window() -> None:
+    sim = simulation(throttle=60.0)
+    sim.transport.script("varnish", DOWN)
+    sim.add(COUNTER, name="blue")
+    sim.turn()
+    sim.add(COUNTER, name="blue")
+
+    sim.run_for(1.0)
+    assert len(sim.transport.items) == 1
+
+
 def test_changes_of_other_topics_reach_the_sound_proxy_while_one_is_down() -> None:
     sim = simulation(grip_url=["http://broken:5561", "http://sound:5561"], throttle=0)
     sim.transport.always("broken", DOWN)

@@ -41,6 +41,8 @@ class Claim:
     settings: TopicSettings
     publications: tuple[Publication, ...]
     missing: frozenset[str] | None = None
+    is_partial: bool = False
+    """Whether some target has it already, so that what follows must wait for the window to end."""
     failures: int = 0
     confirmations: int = 0
     """Which repetition after a quiet period it is, 0 for the change itself; see `release`."""

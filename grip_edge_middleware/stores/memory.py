@@ -129,7 +129,8 @@ class MemoryStore:
                 # It is purged with the newer change, when that may be published.
                 claim, due = newer.claim, newer.due
             elif newer is not None:
-                claim, due = _merge(claim, newer.claim), min(due, newer.due)
+                due = newer.due if claim.is_partial else min(due, newer.due)
+                claim = _merge(claim, newer.claim)
             if claim.is_confirmation:
                 self._confirm(claim, due)
             else:
@@ -182,7 +183,7 @@ class MemoryStore:
             if not change.settings.coalesce and waiting >= MAX_PUBLICATIONS:
                 self._schedule(replace(known.claim, missing=None), known.due)
                 return "refused"
-            if not known.claim.is_only_purged:  # what was published has opened the window
+            if not known.claim.is_partial:
                 due = min(known.due, due)
             claim = _merge(known.claim, claim)
         elif not self._has_room(change.topic):

@@ -210,6 +210,21 @@ def test_a_newer_change_prevails_over_what_was_postponed(store: Store) -> None:
     assert claim.missing is None
 
 
+@pytest.mark.parametrize(("is_partial", "due"), [(False, 0.2), (True, 1.0)])
+def test_who_has_it_already_gets_no_more_before_the_window_ends(
+    store: Store, is_partial: bool, due: float
+) -> None:
+    store.add([counter("early"), counter("late")], 0.0)
+    early, late = store.claim(0.0, limit=10)
+    store.add([counter("early")], 0.1)
+    for claim in (early, late):
+        store.postpone(replace(claim, is_partial=is_partial), 0.2)
+    store.add([counter("late")], 0.2)
+
+    assert store.next_due() == due
+    assert len(store.claim(due, limit=10)) == 2
+
+
 def test_a_change_after_postponing_prevails_too(store: Store) -> None:
     store.add([counter("blue", "1")], 0.0)
     [claim] = store.claim(0.0, limit=10)
@@ -225,7 +240,7 @@ def test_a_change_after_postponing_prevails_too(store: Store) -> None:
 
 
 def published(claim: Claim, at: float) -> Claim:
-    return replace(claim, published_at=at, missing=frozenset({"cdn"}))
+    return replace(claim, is_partial=True, published_at=at, missing=frozenset({"cdn"}))
 
 
 def test_what_was_published_is_put_back_without_its_message(store: Store) -> None:
