@@ -9,7 +9,7 @@ import asyncio
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +146,11 @@ def milliseconds(times: list[tuple[float, float]], since: float, until: float) -
     return statistics.median(taken), taken[int(len(taken) * 0.99)]
 
 
+def ratio(name: str, times: Sequence[tuple[float, ...]], position: int) -> str:
+    before, meanwhile = (time[position] for time in times)
+    return f"{name:20}{before:8.2f}{meanwhile:11.2f}{meanwhile / before:7.2f}"
+
+
 def resident_mb() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1e6
@@ -200,11 +205,11 @@ async def outage(served: Site, *, before_s: float, down_s: float) -> None:
     first = [min(at for at in times if at > 0.5) for times in published]
     print(
         f"\nthe CDN takes no purge for {down_s:g} s, {len(load.writes)} writes"
-        f"\n                       before     meanwhile"
-        f"\nGET, median, ms      {reads[0][0]:8.2f} {reads[1][0]:8.2f}"
-        f"\nGET, 99 %, ms        {reads[0][1]:8.2f} {reads[1][1]:8.2f}"
-        f"\nsave, median, ms     {writes[0][0]:8.2f} {writes[1][0]:8.2f}"
-        f"\nsave, 99 %, ms       {writes[0][1]:8.2f} {writes[1][1]:8.2f}"
+        f"\n{'':20}  before  meanwhile  ratio"
+        f"\n{ratio('GET, median, ms', reads, 0)}"
+        f"\n{ratio('GET, 99 %, ms', reads, 1)}"
+        f"\n{ratio('save, median, ms', writes, 0)}"
+        f"\n{ratio('save, 99 %, ms', writes, 1)}"
         f"\nfirst publish after {min(first):.1f} to {max(first):.1f} s"
         f" (purge_deadline {served.purge_deadline:g} s)"
         f"\nmost pending {load.most_pending} of {MAX_PENDING}, {health['counts']['escalated']}"
