@@ -93,15 +93,7 @@ class Plan:
     """What the settings say about one path. Kept from request to request, so nothing of one is."""
 
     shown: tuple[Shown, ...]
-    key_budget: int
-    is_purgeable: bool
-    """Without a CDN that is told of changes, no response is made cacheable."""
-    any_key: Callable[[str], str | None]
-    """The key that stands for all topics of a topic's template where there is no room for each."""
-    type_key: Callable[[str], str | None]
-    """The key that is purged instead of a topic's when there is no room for the topic's."""
-    secret: str = field(repr=False)
-    """Signs the next links of private topics."""
+    policy: Policy = field(repr=False)
 
     @property
     def is_private(self) -> bool:
@@ -117,11 +109,11 @@ class Plan:
         """Return the headers with which the app's response leaves."""
         if request.method not in ("GET", "HEAD"):
             return headers
-        held = self._held(request, headers, notes)
-        if status == 304 and _is_polled(held):
-            return headers + self._long_poll(request, held)
-        if status != 200:
+        if status not in (200, 304):
             return self._tag_other_status(request, status, headers, notes)
+        held = self._held(request, headers, notes)
+        if status == 304:
+            return headers + self._long_poll(request, held) if _is_polled(held) else headers
         headers = vary_on_accept(headers) if self._depends_on_accept() else headers
         if not _is_polled(held):
             return self._cache(request, headers, notes) + self._stream(request, headers, held)
@@ -142,7 +134,7 @@ class Plan:
     def _cache(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
         if self.is_private or is_private(headers) or self._is_for_one(request):
             return keep_out(headers)
-        if not self.is_purgeable:
+        if not self.policy.is_purgeable:
             return self._with_keys(request, headers, notes, freshness=[])
         edge_ttl = min([*edge_ttls(headers), *(shown.route.edge_ttl for shown in self.shown)])
         if request.longest_ttl is not None:
@@ -169,9 +161,10 @@ class Plan:
         self, request: RequestFacts, headers: Headers, notes: Notes, *, freshness: Headers
     ) -> Headers:
         keys = self._keys(headers, notes)
-        value = build_keys(keys, self.any_key, budget_bytes=self.key_budget)
+        budget = self.policy.key_budget
+        value = build_keys(keys, self.policy.any_key, budget_bytes=budget)
         if value is None:
-            _warn_of_budget(self.shown[0].route.pattern.text, self.key_budget)
+            _warn_of_budget(self.shown[0].route.pattern.text, budget)
             return keep_out(headers)
         if request.has_changed(value.split(" ")):
             # It may show what was there before, and reach the cache after the purge.
@@ -184,7 +177,7 @@ class Plan:
         shown = sorted(self.shown, key=lambda s: len(s.topic.params))
         own = parse_keys(value for name, value in headers if name.lower() == "surrogate-key")
         tagged = [*notes.keys, *own]
-        types = [*(s.type_key for s in shown), *filter(None, map(self.type_key, tagged))]
+        types = [*(s.type_key for s in shown), *filter(None, map(self.policy.type_key, tagged))]
         return [SITE_KEY, *types, *(s.topic.name for s in shown), *tagged]
 
     def _held(self, request: RequestFacts, headers: Headers, notes: Notes) -> list[Shown]:
@@ -218,13 +211,13 @@ class Plan:
     def next_link(self, names: Iterable[str], mount: str) -> str:
         """Return where a GRIP proxy asks for what the clients of a stream have missed."""
         if self.is_private:
-            return private_next_link(names, self.secret, mount)
+            return private_next_link(names, self.policy.secret, mount)
         return next_link(names, mount)
 
     def _answer_poll(self, request: RequestFacts, headers: Headers, held: list[Shown]) -> Headers:
         """Hold who has this response already, and nobody else."""
         hold = self._long_poll(request, held)
-        if self.is_purgeable:
+        if self.policy.is_purgeable:
             # The cache keeps one copy for all, and compares it with what each of them has.
             return hold
         tag = first_value(headers, "etag").removeprefix("W/")
@@ -249,17 +242,24 @@ class Plan:
 
 
 class Policy:
-    """Finds the plan of a path. Built once from the settings."""
+    """Finds the plan of a path. Built once from the settings.
+
+    `secret` signs the next links of private topics. Without a CDN that is told of changes, nothing
+    `is_purgeable`, and no response is made cacheable.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.key_budget = settings.key_budget
+        self.is_purgeable = bool(settings.cdns)
+        self.secret = settings.secret
+        self._topics = settings.topics
         self._verifier = Verifier(settings.proxies)
         self._matcher = Matcher(
             (route.pattern, (topic, route)) for topic in settings.topics for route in topic.routes
         )
         # The same few paths are asked for again and again.
         self._match_cached = lru_cache(maxsize=1024)(self._match)
-        self._type_key = lru_cache(maxsize=4096)(self._find_type_key)
+        self.type_key = lru_cache(maxsize=4096)(self._type_key)
 
     def match(self, path: str) -> Plan | None:
         """Return the plan of a decoded path, or None if no route is configured for it."""
@@ -275,7 +275,7 @@ class Policy:
             return None
         if len(shown) > MAX_CHANNELS:
             logger.warning("%s shows %d topics; a proxy takes %d", path, len(shown), MAX_CHANNELS)
-        return self._plan(shown)
+        return Plan(tuple(shown), self)
 
     def refusal(self, grip_sig: str, now: float) -> str | None:
         """Return why a request is not taken for one of a GRIP proxy's, None if it is.
@@ -297,30 +297,24 @@ class Policy:
         """Return the plan of a next link for these topics, None if one of them has none."""
         shown = []
         for name in names:
-            found = find_topic(self._settings.topics, name)
+            found = find_topic(self._topics, name)
             if found is None or not found[0].can_recover("stream"):
                 return None
             settings, topic = found
             shown.append(_shown(settings, topic, settings.rendered_routes["stream"]))
-        return self._plan(shown) if shown else None
-
-    def _plan(self, shown: Iterable[Shown]) -> Plan:
-        return Plan(
-            tuple(shown),
-            self._settings.key_budget,
-            is_purgeable=bool(self._settings.cdns),
-            any_key=self.any_key,
-            type_key=self._type_key,
-            secret=self._settings.secret,
-        )
+        return Plan(tuple(shown), self) if shown else None
 
     def any_key(self, key: str) -> str | None:
-        """Return the key that stands for all topics of this one's template, if it is a topic."""
-        topic = find_topic(self._settings.topics, key)
+        """Return what stands for all topics of this one's template where there is no room for each.
+
+        None if the key is no topic's.
+        """
+        topic = find_topic(self._topics, key)
         return topic[0].template.any_key if topic and topic[1].params else None
 
-    def _find_type_key(self, key: str) -> str | None:
-        topic = find_topic(self._settings.topics, key)
+    def _type_key(self, key: str) -> str | None:
+        """Return what is purged instead of a topic's key when there is no room for that."""
+        topic = find_topic(self._topics, key)
         return topic[0].template.type_key if topic else None
 
 
