@@ -129,9 +129,9 @@ class GripEdge:
 
     @property
     def is_rendering(self) -> bool:
-        """Whether it is the edge itself that asks the running view, to push what it answers.
+        """Whether it is the edge itself that asks the view of a private topic, to push its answer.
 
-        The view of a private topic must then answer without asking who it is:
+        The view must then answer without asking who it is:
 
             if not edge.is_rendering and not current_user.may_see(order):
                 abort(403)
@@ -308,14 +308,14 @@ class _AppRenderer:
         self._app = renderer
         return renderer
 
-    def render(self, path: str, accept: str | None) -> Response:
+    def render(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
         renderer: Renderer | None = self._app
         if isinstance(renderer, ASGIRenderer) and not renderer.is_attached and self._origin:
             renderer = self._origin
         renderer = renderer or self._origin or None
         if renderer is None:
             raise DeliveryError(TARGET, "no app was wrapped in this process; set origin")
-        return renderer.render(path, accept)
+        return renderer.render(path, accept, is_private=is_private)
 
 
 class GripEdgeMiddleware:

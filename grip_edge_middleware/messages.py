@@ -64,14 +64,14 @@ class Messages:
         for hold, route in claim.settings.rendered_routes.items():
             path = route.pattern.fill(dict(claim.topic.params))
             if path is not None:  # else no URL shows these values, and nobody is connected
-                messages[hold] = self._render(route, path)
+                messages[hold] = self._render(route, path, is_private=claim.settings.private)
         return messages
 
-    def _render(self, route: Route, path: str) -> Response:
+    def _render(self, route: Route, path: str, *, is_private: bool) -> Response:
         self._metrics.count("renders")
         pattern = route.pattern.text
         try:
-            response = self._renderer.render(path, route.accept)
+            response = self._renderer.render(path, route.accept, is_private=is_private)
             if response.status not in _PUBLISHED:
                 reason = f"GET {path}: answered {response.status}{_hint(response)}"
                 raise DeliveryError(TARGET, reason)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hmac import compare_digest
+from typing import NamedTuple
 
 from grip_edge_middleware.grip import NEXT_LINK, parse_grip_last, shown_by
 from grip_edge_middleware.http import Response
@@ -22,6 +23,14 @@ _FOR_CACHES = frozenset(
     {"cache-control", "surrogate-control", "cdn-cache-control", "surrogate-key", "vary"}
 )
 _GONE = frozenset({404, 410})
+
+
+class Wanted(NamedTuple):
+    """One page to render: its path, and the media type to ask for."""
+
+    path: str
+    accept: str | None
+    is_private: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +56,23 @@ class NextLink:
         return cls(plan, seen)
 
     @property
-    def routes(self) -> list[tuple[str, str | None]]:
-        """What to render: the paths that show the topics, and the media types to ask for."""
+    def routes(self) -> list[Wanted]:
+        """What to render."""
         return list(self._pages)
 
     @property
-    def _pages(self) -> dict[tuple[str, str | None], list[Shown]]:
+    def _pages(self) -> dict[Wanted, list[Shown]]:
         """The topics that each page shows: two may share one."""
-        pages: dict[tuple[str, str | None], list[Shown]] = {}
+        pages: dict[Wanted, list[Shown]] = {}
         for shown in self.plan.shown:
             path = shown.route.pattern.fill(dict(shown.topic.params)) or ""
-            pages.setdefault((path, shown.route.accept), []).append(shown)
+            wanted = Wanted(path, shown.route.accept, shown.is_private)
+            pages.setdefault(wanted, []).append(shown)
         return pages
 
     def as_page(self, request: RequestFacts) -> RequestFacts:
         """Return the proxy's request as the page's own would be: it asks for nothing special."""
-        accepts = [accept for _, accept in self.routes if accept]
+        accepts = [wanted.accept for wanted in self.routes if wanted.accept]
         return replace(request, method="GET", accept=", ".join(accepts))
 
     @staticmethod

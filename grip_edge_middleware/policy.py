@@ -28,6 +28,7 @@ from grip_edge_middleware.grip import (
     CATCH_UP_SOON_S,
     MAX_CHANNELS,
     MIN_HOLD_TIMEOUT_S,
+    NEXT_LINK,
     NEXT_LINK_TIMEOUT_S,
     etag,
     long_poll_headers,
@@ -59,6 +60,8 @@ class RequestFacts:
     """Whether one of these surrogate keys changed since the request began."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """The version of each topic when the request began, so that it is never too new."""
+    versions_now: Callable[[Iterable[str]], Mapping[str, str]] = lambda names: {}
+    """Returns the version of each topic as it is when this is asked."""
     longest_ttl: int | None = None
     """Seconds that a CDN may keep it at most, while its purges fail; None if they do not."""
     mount: str = ""
@@ -117,7 +120,7 @@ class Plan:
         headers = vary_on_accept(headers) if self._depends_on_accept() else headers
         if not _is_polled(held):
             return self._cache(request, headers, notes) + self._stream(request, headers, held)
-        headers = self._with_etag(request, headers)
+        headers = self._with_etag(request, headers, notes)
         return self._cache(request, headers, notes) + self._answer_poll(request, headers, held)
 
     def _tag_other_status(
@@ -175,10 +178,14 @@ class Plan:
     def _keys(self, headers: Headers, notes: Notes) -> list[str]:
         """Return all keys, the broadest first: Fastly ignores what follows one that is too long."""
         shown = sorted(self.shown, key=lambda s: len(s.topic.params))
-        own = parse_keys(value for name, value in headers if name.lower() == "surrogate-key")
-        tagged = [*notes.keys, *own]
+        tagged = self._tagged(headers, notes)
         types = [*(s.type_key for s in shown), *filter(None, map(self.policy.type_key, tagged))]
         return [SITE_KEY, *types, *(s.topic.name for s in shown), *tagged]
+
+    def _tagged(self, headers: Headers, notes: Notes) -> list[str]:
+        """Return the keys that the view and the app have added."""
+        own = parse_keys(value for name, value in headers if name.lower() == "surrogate-key")
+        return [*notes.keys, *own]
 
     def _held(self, request: RequestFacts, headers: Headers, notes: Notes) -> list[Shown]:
         """Return what the response is held for, all in the same way; nothing if it is not held."""
@@ -231,11 +238,16 @@ class Plan:
         timeout_s = min(shown.route.hold_timeout for shown in held)
         return long_poll_headers(channels, timeout_s=MIN_HOLD_TIMEOUT_S if is_late else timeout_s)
 
-    def _with_etag(self, request: RequestFacts, headers: Headers) -> Headers:
-        """Unless the app has a tag of its own, it is the versions of what the response shows."""
-        if has_header(headers, "etag"):
+    def _with_etag(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
+        """Unless the app has a tag of its own, it is the versions of all that the response shows.
+
+        What changed meanwhile has none: it may show either version.
+        """
+        tagged = [key for key in self._tagged(headers, notes) if self.policy.type_key(key)]
+        names = list(dict.fromkeys([*self.names, *tagged]))
+        if has_header(headers, "etag") or request.has_changed(names):
             return headers
-        return [*headers, ("ETag", etag(request.versions[name] for name in self.names))]
+        return [*headers, ("ETag", etag(request.versions_now(names).values()))]
 
     def _depends_on_accept(self) -> bool:
         return any(shown.route.accept for shown in self.shown)
@@ -267,6 +279,8 @@ class Policy:
         return self._match_cached(path) if len(path) <= MAX_CACHED_PATH else self._match(path)
 
     def _match(self, path: str) -> Plan | None:
+        if path.startswith(NEXT_LINK):
+            return None  # a route for everything is not for these
         shown = [
             _shown(settings, settings.template.fill(params), route)
             for (settings, route), params in self._matcher.match(path)
@@ -295,14 +309,18 @@ class Policy:
 
     def plan_of(self, names: Iterable[str]) -> Plan | None:
         """Return the plan of a next link for these topics, None if one of them has none."""
-        shown = []
-        for name in names:
-            found = find_topic(self._topics, name)
-            if found is None or not found[0].can_recover("stream"):
-                return None
-            settings, topic = found
-            shown.append(_shown(settings, topic, settings.rendered_routes["stream"]))
-        return Plan(tuple(shown), self) if shown else None
+        shown = [self._recovered(name) for name in names]
+        if not 0 < len(shown) <= MAX_CHANNELS or None in shown:
+            return None
+        return Plan(tuple(filter(None, shown)), self)
+
+    def _recovered(self, name: str) -> Shown | None:
+        settings, topic = find_topic(self._topics, name) or (None, None)
+        if settings is None or topic is None or not settings.can_recover("stream"):
+            return None
+        route = settings.rendered_routes["stream"]
+        is_shown = route.pattern.fill(dict(topic.params)) is not None
+        return _shown(settings, topic, route) if is_shown else None
 
     def any_key(self, key: str) -> str | None:
         """Return what stands for all topics of this one's template where there is no room for each.

@@ -44,8 +44,11 @@ STRANGER = "192.0.2.1"
 class Renderer(Protocol):
     """Answers what a stranger's GET of a path would be answered."""
 
-    def render(self, path: str, accept: str | None) -> Response:
-        """Return the response to a decoded path; DeliveryError if there is none."""
+    def render(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
+        """Return the response to a decoded path; DeliveryError if there is none.
+
+        The view of a private topic is told by `is_rendering` that it is the edge who asks.
+        """
 
 
 class WSGIRenderer:
@@ -63,7 +66,7 @@ class WSGIRenderer:
         """Remember where the app is mounted."""
         self._mount = environ.get("SCRIPT_NAME", "")
 
-    def render(self, path: str, accept: str | None) -> Response:
+    def render(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
         """Return the app's response to a GET."""
         started: list[tuple[str, Headers]] = []
         body = bytearray()
@@ -74,7 +77,7 @@ class WSGIRenderer:
 
         deadline = time.monotonic() + self._timeout_s
         try:
-            with _rendering():
+            with _rendering(is_private):
                 chunks = self._app(self._environ(path, accept), start_response)
                 _read(chunks, body, deadline)
         except DeliveryError:
@@ -143,12 +146,14 @@ class ASGIRenderer:
         """Whether there is a loop to render on."""
         return self._loop is not None and self._loop.is_running()
 
-    def render(self, path: str, accept: str | None) -> Response:
+    def render(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
         """Return the app's response to a GET. Never called on the loop's own thread."""
         loop = self._loop
         if loop is None or not loop.is_running():
             raise DeliveryError(TARGET, "the app's event loop is not running; set origin")
-        rendering = asyncio.run_coroutine_threadsafe(self.respond(path, accept), loop)
+        rendering = asyncio.run_coroutine_threadsafe(
+            self.respond(path, accept, is_private=is_private), loop
+        )
         try:
             return rendering.result(self._timeout_s)
         except DeliveryError:
@@ -159,7 +164,7 @@ class ASGIRenderer:
         except BaseException as error:
             raise _raised(path, error) from error
 
-    async def respond(self, path: str, accept: str | None) -> Response:
+    async def respond(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
         """Return the app's response to a GET, on the loop that serves the app."""
         start: Message = {}
         body = bytearray()
@@ -178,7 +183,7 @@ class ASGIRenderer:
                 body.extend(message.get("body", b""))
                 _check_size(len(body))
 
-        with _rendering():
+        with _rendering(is_private):
             await self._app(self._request_scope(path, accept), receive, send)
         if not start:
             raise DeliveryError(TARGET, f"GET {path}: the app started no response")
@@ -216,7 +221,7 @@ class OriginRenderer:
         self._origin = origin
         self._transport = transport
 
-    def render(self, path: str, accept: str | None) -> Response:
+    def render(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
         """Return what the origin answers."""
         url = self._origin + quote(path, errors="surrogatepass")
         headers = {"Accept": accept or "*/*", "User-Agent": USER_AGENT}
@@ -225,9 +230,9 @@ class OriginRenderer:
 
 
 @contextmanager
-def _rendering() -> Iterator[None]:
-    """Tell the view that it is us who ask, which no request from outside can say."""
-    token = is_rendering.set(True)
+def _rendering(is_private: bool) -> Iterator[None]:
+    """Tell a private view that it is us who ask, which no request from outside can say."""
+    token = is_rendering.set(is_private)
     try:
         yield
     finally:

@@ -96,11 +96,6 @@ class TopicSettings:
     private: bool
 
     @property
-    def has_versions(self) -> bool:
-        """Whether anybody is told which version is the current one."""
-        return self.refetch or bool(self.held_routes)
-
-    @property
     def recovers(self) -> bool:
         """Whether who missed a message is shown what it said."""
         return any(self.can_recover(hold) for hold in self.held_routes)
@@ -333,11 +328,12 @@ class _Reader:
 
     def check_private(self, topics: Sequence[TopicSettings], proxies: Sequence[Proxy]) -> None:
         """Who may see a page is decided by its view, and who may hold it by the proxy's word."""
-        for topic in topics if not all(p.verify_key for p in proxies) else ():
+        has_keys = proxies and all(proxy.verify_key for proxy in proxies)
+        for topic in topics if not has_keys else ():
             if topic.private and topic.held_routes:
                 self.wrong(
                     f"topics[{_show(topic.template.text)}].private",
-                    "a GRIP proxy has no verify key, so its requests could be anybody's",
+                    "no verify key tells the requests of a GRIP proxy from anybody's",
                     "set GRIP_VERIFY_KEY to the proxy's sig_key, or verify-key in grip_url",
                 )
         seen: dict[str, bool] = {}

@@ -363,7 +363,7 @@ class StubRenderer:
         self.takes_s = 0.0
         self._clock = clock
 
-    def render(self, path: str, accept: str | None) -> Response:
+    def render(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
         self.rendered.append((path, accept))
         self._clock.now += self.takes_s
         answer = self.answers.get(path, Response(200, {}, path.encode()))

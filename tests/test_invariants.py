@@ -339,7 +339,7 @@ class World(RuleBasedStateMachine):
         assert plan is not None
         facts = self.facts(plan)
         yield SLOW_APP_S
-        shown = [path for path, _ in link.routes] if link else [path]
+        shown = [wanted.path for wanted in link.routes] if link else [path]
         snapshots = [self.sim.renderer.render(path, None) for path in shown]
         yield SLOW_APP_S
         if link:

@@ -232,6 +232,29 @@ def test_a_name_that_cannot_be_read_back_has_no_next_link(ask: Ask, counters: Co
     assert "grip-link" not in headers
 
 
+def test_a_link_is_no_page_even_where_a_route_takes_everything(counters: Counters) -> None:
+    edge = GripEdge(
+        settings={
+            "grip_url": None,
+            "topics": {
+                "page-{path}": {"routes": ["/<path:path>"], "hold": "stream"},
+                "number-{n}": {"routes": ["/numbers/<int:n>"], "hold": "stream"},
+            },
+        },
+        environ={},
+    )
+    ask = ask_wsgi(edge, counters)
+    last = "page-counters%2Fblue; last-id=1"
+
+    assert ask(next_link(["page-counters%2Fblue"]), last)[2] == b"data: 1\n\n"
+    # No path shows this one, so there is nothing to render.
+    assert "grip-hold" not in ask(next_link(["number-x"]), "number-x; last-id=1")[1]
+    # More than a page can have.
+    many = ", ".join(f"number-{n}; last-id=1" for n in range(21))
+    assert "grip-hold" not in ask(next_link(["x"]), many)[1]
+    edge.close()
+
+
 def test_all_topics_share_a_few_links() -> None:
     links = {next_link([f"counter-{number}"]) for number in range(1_000)}
 

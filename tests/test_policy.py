@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grip_edge_middleware.grip import etag
 from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts
 from grip_edge_middleware.settings import Settings
 from grip_edge_middleware.types import Headers
@@ -36,9 +38,21 @@ LONG_POLL: Headers = [
     ("Grip-Channel", "c-blue; prev-id=7; filter=require-sub"),
     ("Grip-Timeout", "55"),
 ]
-POLL = RequestFacts("GET", versions={"c-blue": "7"})
-POLL_AGAIN = RequestFacts("GET", versions={"c-blue": "7"}, if_none_match='"7"')
-POLL_LATE = RequestFacts("GET", versions={"c-blue": "7"}, if_none_match='"6"')
+
+
+def poll(has: str = "", **changed: Any) -> RequestFacts:
+    """A request of who has a response with that tag; all topics have version 7."""
+
+    def versions(names: Iterable[str]) -> dict[str, str]:
+        return dict.fromkeys(names, "7")
+
+    facts = RequestFacts("GET", if_none_match=has, versions_now=versions)
+    return replace(facts, versions=versions(["a", "b", "c-blue"]), **changed)
+
+
+POLL = poll()
+POLL_AGAIN = poll('"7"')
+POLL_LATE = poll('"6"')
 ETAG: Headers = [("ETag", '"7"')]
 
 
@@ -324,8 +338,7 @@ BY_ACCEPT: dict[str, Any] = {
     ],
 )
 def test_who_asks_for_a_stream_gets_one(accept: str, hold: str) -> None:
-    request_ = RequestFacts("GET", accept, versions={"c-blue": "7"})
-    left = leave(HTML, of=plan(topics=BY_ACCEPT, hold=None), request=request_)
+    left = leave(HTML, of=plan(topics=BY_ACCEPT, hold=None), request=poll(accept=accept))
 
     assert value(left, "Grip-Hold") == hold
     assert value(left, "Grip-Channel").startswith("c-blue; prev-id=7")
@@ -409,7 +422,7 @@ def test_topics_with_another_hold_are_not_subscribed() -> None:
     }
     of, versions = plan("/", topics), {"a": "7", "b": "8"}
 
-    polled = leave(HTML, of=of, request=RequestFacts("GET", versions=versions))
+    polled = leave(HTML, of=of, request=POLL)
     assert value(polled, "Grip-Hold") == "response"
     assert value(polled, "Grip-Channel") == "a; prev-id=7; filter=require-sub"
     streamed = leave(HTML, of=of, request=replace(SSE, versions=versions))
@@ -662,8 +675,7 @@ def test_without_a_cache_who_has_the_response_is_held_until_it_is_another() -> N
     ],
 )
 def test_the_tag_of_the_app_itself_is_compared(tag: str, has: str, is_held: bool) -> None:
-    request_ = RequestFacts("GET", versions={"c-blue": "7"}, if_none_match=has)
-    left = leave([("ETag", tag)], of=plan(hold="response", cdn=None), request=request_)
+    left = leave([("ETag", tag)], of=plan(hold="response", cdn=None), request=poll(has))
 
     assert values(left, "ETag") == [tag]
     assert bool(values(left, "Grip-Hold")) == is_held
@@ -684,16 +696,35 @@ def test_a_long_poll_of_several_topics_has_a_tag_of_all_versions() -> None:
     topics = {
         n: {"routes": ["/"], "hold": "response", "hold_timeout": t} for n, t in (("a", 9), ("b", 8))
     }
-    request_ = RequestFacts("GET", versions={"a": "7", "b": "8.c"})
+    left = leave(HTML, of=plan("/", topics), request=POLL)
 
-    left = leave(HTML, of=plan("/", topics), request=request_)
-
-    assert value(left, "ETag") == '"7-8"'
+    assert value(left, "ETag") == etag(["7", "7"])
     assert value(left, "Grip-Channel").split(", ") == [
         "a; prev-id=7; filter=require-sub",
-        "b; prev-id=8.c; filter=require-sub",
+        "b; prev-id=7; filter=require-sub",
     ]
     assert value(left, "Grip-Timeout") == "8"
+
+
+def test_the_tag_is_of_all_that_the_response_shows() -> None:
+    """Else who has it would be held although something else on it has changed."""
+    topics = {"a": {"routes": ["/"], "hold": "response"}, "b": {"routes": ["/"], "hold": None}}
+    of = plan("/", {**topics, "c-{name}": {"hold": None}})
+    tags = [
+        value(leave(headers, of=of, request=POLL, notes=Notes(keys=keys)), "ETag")
+        for headers, keys in ((HTML, []), (HTML, ["c-blue"]), ([("Surrogate-Key", "c-red")], []))
+    ]
+
+    assert tags[0] == etag(["7", "7"])
+    assert tags[1] == tags[2] == etag(["7", "7", "7"])
+    assert leave(HTML, of=of, request=POLL, notes=Notes(keys=["no-topic"]))
+
+
+def test_what_changed_meanwhile_has_no_tag_and_is_not_held_without_a_cache() -> None:
+    changed = poll('"7"', has_changed=lambda keys: "c-blue" in keys)
+
+    assert values(leave(HTML, of=plan(hold="response"), request=changed), "ETag") == []
+    assert "Grip-Hold" not in dict(leave(HTML, of=plan(hold="response", cdn=None), request=changed))
 
 
 def test_a_long_poll_without_recovery_has_no_versions_to_miss() -> None:

@@ -183,6 +183,28 @@ def test_what_is_pushed_is_rendered_as_the_edge_sees_it(
     assert not edge.is_rendering
 
 
+def test_a_public_topic_does_not_show_a_private_page_that_its_route_matches_too(
+    server: RecordingServer,
+) -> None:
+    edge = GripEdge(
+        settings={
+            "grip_url": server.url,
+            "topics": {
+                COUNTER: PRIVATE,
+                "page-{kind}:{name}": {"routes": ["/<kind>/<name>"], "hold": "stream"},
+            },
+        },
+        environ={"GRIP_VERIFY_KEY": VERIFY_KEY, "GRIP_EDGE_SECRET": SECRET},
+    )
+    ask = ask_wsgi(edge, GuardedCounters(edge))
+    name = "page-counters:blue"
+
+    status, _, body = ask(next_link([name]), f"{name}; last-id=1", headers=signed())
+    edge.close()
+
+    assert (status, body) == (503, b"")
+
+
 def settings(**changed: Any) -> dict[str, Any]:
     return {"grip_url": "http://localhost:5561", "topics": {COUNTER: PRIVATE}, **changed}
 
@@ -194,9 +216,14 @@ def settings(**changed: Any) -> dict[str, Any]:
             {},
             {},
             [
-                f'topics["{COUNTER}"].private: a GRIP proxy has no verify key',
+                f'topics["{COUNTER}"].private: no verify key',
                 "secret: missing, and it signs the next links of private topics",
             ],
+        ),
+        (
+            {"secret": SECRET, "grip_url": None},
+            {"GRIP_VERIFY_KEY": VERIFY_KEY},
+            [f'topics["{COUNTER}"].private: no verify key'],
         ),
         (
             {"secret": "too short"},

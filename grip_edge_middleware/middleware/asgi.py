@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.middleware import current_notes
-from grip_edge_middleware.next_link import NextLink
+from grip_edge_middleware.next_link import NextLink, Wanted
 from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts
 from grip_edge_middleware.render import ASGIRenderer
 from grip_edge_middleware.stores import Gate
@@ -88,6 +88,7 @@ class ASGIMiddleware:
             is_authorized=any(name == b"authorization" for name, _ in scope["headers"]),
             has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
             versions=self.gate.versions(plan.names),
+            versions_now=self.gate.versions,
             longest_ttl=self._longest_ttl(),
             mount=quote(scope.get("root_path", ""), errors="surrogatepass"),
             refusal=partial(self.policy.refusal, _value(scope, b"grip-sig"), time.time()),
@@ -107,14 +108,15 @@ class ASGIMiddleware:
         notes = Notes()
         token = current_notes.set(notes)
         try:
-            snapshots = [await self._snapshot(path, accept) for path, accept in link.routes]
+            snapshots = [await self._snapshot(wanted) for wanted in link.routes]
         finally:
             current_notes.reset(token)
         return link.answer(request, snapshots, notes)
 
-    async def _snapshot(self, path: str, accept: str | None) -> Response:
+    async def _snapshot(self, wanted: Wanted) -> Response:
+        path, accept, is_private = wanted
         try:
-            return await self.renderer.respond(path, accept)
+            return await self.renderer.respond(path, accept, is_private=is_private)
         except Exception:  # the app's own, or of its rendering: the proxy asks again
             logger.exception("GET %s cannot be rendered for a next link", path)
             return Response(503)

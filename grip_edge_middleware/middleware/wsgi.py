@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -12,11 +13,13 @@ from urllib.parse import quote
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.middleware import current_notes
-from grip_edge_middleware.next_link import NextLink
+from grip_edge_middleware.next_link import NextLink, Wanted
 from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts
 from grip_edge_middleware.render import WSGIRenderer
 from grip_edge_middleware.stores import Gate
 from grip_edge_middleware.types import Headers, StartResponse, WSGIApplication, WSGIEnvironment
+
+logger = logging.getLogger(__name__)
 
 
 class WSGIMiddleware:
@@ -77,6 +80,7 @@ class WSGIMiddleware:
             is_authorized="HTTP_AUTHORIZATION" in environ,
             has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
             versions=self.gate.versions(plan.names),
+            versions_now=self.gate.versions,
             longest_ttl=self._longest_ttl(),
             mount=quote(environ.get("SCRIPT_NAME", "").encode("latin-1")),
             refusal=partial(self.policy.refusal, environ.get("HTTP_GRIP_SIG", ""), time.time()),
@@ -97,15 +101,17 @@ class WSGIMiddleware:
         notes = Notes()
         token = current_notes.set(notes)
         try:
-            snapshots = [self._snapshot(path, accept) for path, accept in link.routes]
+            snapshots = [self._snapshot(wanted) for wanted in link.routes]
         finally:
             current_notes.reset(token)
         return link.answer(request, snapshots, notes)
 
-    def _snapshot(self, path: str, accept: str | None) -> Response:
+    def _snapshot(self, wanted: Wanted) -> Response:
+        path, accept, is_private = wanted
         try:
-            return self.renderer.render(path, accept)
-        except DeliveryError:
+            return self.renderer.render(path, accept, is_private=is_private)
+        except DeliveryError:  # the app's own, or of its rendering: the proxy asks again
+            logger.exception("GET %s cannot be rendered for a next link", path)
             return Response(503)
 
 

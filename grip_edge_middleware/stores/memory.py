@@ -294,8 +294,7 @@ class MemoryStore:
             for publication in claim.publications
         )
         previous = self._published.get(name, self._first_version)
-        if claim.settings.has_versions:
-            self._note(self._versions, name, publications[-1].version)
+        self._note(self._versions, name, publications[-1].version)
         return replace(claim, publications=publications, previous=previous)
 
     def _begun_anew(self, claim: Claim, now: float) -> Claim:
@@ -335,9 +334,13 @@ class MemoryStore:
     def _note(self, versions: OrderedDict[str, str], name: str, version: str) -> None:
         versions[name] = version
         versions.move_to_end(name)
-        if len(versions) > self._max_pending:
-            # Whoever has it asks the next link once more than needed.
-            versions.popitem(last=False)
+        if len(versions) <= self._max_pending:
+            return
+        _, forgotten = versions.popitem(last=False)
+        if versions is self._versions:
+            # Else it would have the version of before its changes again. Who has another asks once
+            # more than needed.
+            self._first_version = forgotten
 
     def _sweep_windows(self, now: float) -> None:
         """Drop windows that have ended; amortised, since the next sweep waits for twice as many."""
