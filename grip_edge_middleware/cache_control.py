@@ -66,7 +66,7 @@ def edge_ttls(headers: Headers) -> Iterator[int]:
 def keep_out(headers: Headers) -> Headers:
     """Keep a response out of every cache; what the app itself says to browsers stays."""
     is_said = any(
-        name.lower() == "cache-control" and _directives(value) & _FORBIDDING
+        name.lower() == "cache-control" and _directives(value) & {"private", "no-store"}
         for name, value in headers
     )
     pair = _DO_NOT_STORE[1:] if is_said else _DO_NOT_STORE

@@ -136,9 +136,10 @@ class GripEdge:
             if not edge.is_rendering and not current_user.may_see(order):
                 abort(403)
 
-        No request from outside can have this true.
+        No request from outside can have this true. A view whose answers the app keeps for others
+        must not keep this one.
         """
-        return is_rendering.get()
+        return is_rendering()
 
     # --- when something changed -------------------------------------------------------------
 

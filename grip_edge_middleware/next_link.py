@@ -117,7 +117,8 @@ class NextLink:
 
 
 def _is_signed(plan: Plan, path: str) -> bool:
-    return compare_digest(path.encode(), plan.next_link(plan.names, mount="").encode())
+    asked = path.encode(errors="surrogatepass")
+    return compare_digest(asked, plan.next_link(plan.names, mount="").encode())
 
 
 def _for_caches(snapshot: Response) -> Headers:

@@ -7,9 +7,11 @@ touches a body, and a response that is none of ours comes back as it is.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Protocol
 
 from grip_edge_middleware.cache_control import (
     FRESHNESS,
@@ -48,6 +50,13 @@ logger = logging.getLogger(__name__)
 MAX_CACHED_PATH = 512
 
 
+class HasChanged(Protocol):
+    """The gate, for one request."""
+
+    def __call__(self, keys: Iterable[str], *, lag: bool = True) -> bool:
+        """Whether a key changed; with `lag`, also whether a read may not see its last change."""
+
+
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
     """What of a request decides about its response."""
@@ -56,7 +65,7 @@ class RequestFacts:
     accept: str = ""
     if_none_match: str = ""
     is_authorized: bool = False
-    has_changed: Callable[[Iterable[str]], bool] = lambda keys: False
+    has_changed: HasChanged = lambda keys, lag=True: False
     """Whether one of these surrogate keys changed since the request began."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """The version of each topic when the request began, so that it is never too new."""
@@ -116,6 +125,7 @@ class Plan:
             return self._tag_other_status(request, status, headers, notes)
         held = self._held(request, headers, notes)
         if status == 304:
+            headers = keep_out(headers) if self.is_private else headers
             return headers + self._long_poll(request, held) if _is_polled(held) else headers
         headers = vary_on_accept(headers) if self._depends_on_accept() else headers
         if not _is_polled(held):
@@ -132,16 +142,23 @@ class Plan:
             return headers
         if self.is_private or self._is_for_one(request):
             return keep_out(headers)
-        return self._with_keys(request, headers, notes, freshness=[])
+        if request.longest_ttl is None:
+            return self._with_keys(request, headers, notes, freshness=[])
+        return self._for(request.longest_ttl, request, headers, notes)
 
     def _cache(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
         if self.is_private or is_private(headers) or self._is_for_one(request):
             return keep_out(headers)
         if not self.policy.is_purgeable:
             return self._with_keys(request, headers, notes, freshness=[])
-        edge_ttl = min([*edge_ttls(headers), *(shown.route.edge_ttl for shown in self.shown)])
+        edge_ttl = min(shown.route.edge_ttl for shown in self.shown)
         if request.longest_ttl is not None:
             edge_ttl = min(edge_ttl, request.longest_ttl)
+        return self._for(edge_ttl, request, headers, notes)
+
+    def _for(self, edge_ttl: int, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
+        """Have the edge keep the response for so many seconds, or for less if the app says so."""
+        edge_ttl = min([edge_ttl, *edge_ttls(headers)])
         if edge_ttl == 0:
             return keep_out(headers)
         return self._with_keys(request, headers, notes, freshness=self._freshness(edge_ttl))
@@ -228,7 +245,8 @@ class Plan:
             # The cache keeps one copy for all, and compares it with what each of them has.
             return hold
         tag = first_value(headers, "etag").removeprefix("W/")
-        has_it = tag != "" and tag in request.if_none_match
+        # Without its quotes it might be a part of another.
+        has_it = re.fullmatch('".+"', tag) is not None and tag in request.if_none_match
         return [*hold, ("Grip-Status", "304")] if has_it else []
 
     def _long_poll(self, request: RequestFacts, held: list[Shown]) -> Headers:
@@ -245,9 +263,13 @@ class Plan:
         """
         tagged = [key for key in self._tagged(headers, notes) if self.policy.type_key(key)]
         names = list(dict.fromkeys([*self.names, *tagged]))
-        if has_header(headers, "etag") or request.has_changed(names):
+        if has_header(headers, "etag"):
             return headers
-        return [*headers, ("ETag", etag(request.versions_now(names).values()))]
+        # In this order: if nothing has changed by now, these were the versions all along.
+        versions = request.versions_now(names)
+        if request.has_changed(names, lag=False):
+            return headers
+        return [*headers, ("ETag", etag(versions.values()))]
 
     def _depends_on_accept(self) -> bool:
         return any(shown.route.accept for shown in self.shown)

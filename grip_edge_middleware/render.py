@@ -13,8 +13,9 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
@@ -35,7 +36,22 @@ MAX_BODY_BYTES = 800_000
 
 TARGET = "render"
 
-is_rendering: ContextVar[bool] = ContextVar("grip_edge_is_rendering", default=False)
+_rendering: ContextVar[Rendering | None] = ContextVar("grip_edge_rendering", default=None)
+
+
+@dataclass(slots=True)
+class Rendering:
+    """That it is the edge who asks. Tasks that the view starts share it, and it ends for them."""
+
+    is_private: bool
+
+
+def is_rendering() -> bool:
+    """Whether the running view is that of a private topic, and asked by the edge itself."""
+    rendering = _rendering.get()
+    return rendering is not None and rendering.is_private
+
+
 USER_AGENT = "grip-edge-middleware"
 # An address of nobody (RFC 5737): an app may trust those of its own machine.
 STRANGER = "192.0.2.1"
@@ -77,7 +93,7 @@ class WSGIRenderer:
 
         deadline = time.monotonic() + self._timeout_s
         try:
-            with _rendering(is_private):
+            with _as_edge(is_private):
                 chunks = self._app(self._environ(path, accept), start_response)
                 _read(chunks, body, deadline)
         except DeliveryError:
@@ -183,13 +199,18 @@ class ASGIRenderer:
                 body.extend(message.get("body", b""))
                 _check_size(len(body))
 
-        with _rendering(is_private):
-            await self._app(self._request_scope(path, accept), receive, send)
+        with _as_edge(is_private):
+            async with self._time_limit():
+                await self._app(self._request_scope(path, accept), receive, send)
         if not start:
             raise DeliveryError(TARGET, f"GET {path}: the app started no response")
         raw = start.get("headers", ())
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
         return _response(start["status"], headers, bytes(body))
+
+    def _time_limit(self) -> AbstractAsyncContextManager[object]:
+        # Trio has its own limits.
+        return nullcontext() if self._loop is None else asyncio.timeout(self._timeout_s)
 
     def _request_scope(self, path: str, accept: str | None) -> Scope:
         root_path = self._app_scope.get("root_path", "")
@@ -222,7 +243,10 @@ class OriginRenderer:
         self._transport = transport
 
     def render(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
-        """Return what the origin answers."""
+        """Return what the origin answers. It cannot be told who asks, so nothing private."""
+        if is_private:
+            reason = "a private topic is rendered by its app only; wrap it here, or set a payload"
+            raise DeliveryError(TARGET, reason, is_final=True)
         url = self._origin + quote(path, errors="surrogatepass")
         headers = {"Accept": accept or "*/*", "User-Agent": USER_AGENT}
         answer = self._transport.send(Request("GET", url, headers), max_bytes=MAX_BODY_BYTES)
@@ -230,13 +254,15 @@ class OriginRenderer:
 
 
 @contextmanager
-def _rendering(is_private: bool) -> Iterator[None]:
+def _as_edge(is_private: bool) -> Iterator[None]:
     """Tell a private view that it is us who ask, which no request from outside can say."""
-    token = is_rendering.set(is_private)
+    rendering = Rendering(is_private)
+    token = _rendering.set(rendering)
     try:
         yield
     finally:
-        is_rendering.reset(token)
+        rendering.is_private = False
+        _rendering.reset(token)
 
 
 def _read(chunks: Iterable[bytes], body: bytearray, deadline: float) -> None:

@@ -230,6 +230,8 @@ class _Reader:
         is_held = any(topic.held_routes for topic in topics)
         proxies = self.proxies(found, is_held=is_held)
         self.check_private(topics, proxies)
+        if own["confirm_after"] == () and any(topic.refetch for topic in topics):
+            self.wrong("refetch", "nothing is sent again with confirm_after 0", "leave out one")
         return Settings(
             topics=topics,
             proxies=proxies,

@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+from base64 import b64decode
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -169,10 +171,18 @@ def _load_public_key(key: bytes) -> object | None:
     if (jwk := _jwk(key)) is not None:
         key_of_jwk: object = jwt.PyJWK(jwk, _JWK_ALGORITHMS[jwk["kty"]]).key
         return key_of_jwk
+    for der in (key, _from_base64(key)):
+        with suppress(ValueError):
+            return load_der_public_key(der)
+    return None
+
+
+def _from_base64(key: bytes) -> bytes:
+    """The body of a PEM without its frame, which must not be taken for a secret: it is public."""
     try:
-        return load_der_public_key(key)
+        return b64decode(b"".join(key.split()), validate=True)
     except ValueError:
-        return None
+        return b""
 
 
 def _jwk(key: bytes) -> dict[str, Any] | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -230,6 +232,25 @@ def test_a_name_that_cannot_be_read_back_has_no_next_link(ask: Ask, counters: Co
 
     assert "prev-id" not in headers["grip-channel"]
     assert "grip-link" not in headers
+
+
+def test_an_app_that_takes_too_long_is_asked_again(edge: GripEdge) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    face = edge.asgi(app)
+    face.renderer._timeout_s = 0.05  # type: ignore[attr-defined]
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"grip-last", b"counter-blue; last-id=1")]
+    path = next_link(["counter-blue"])
+    scope = {"type": "http", "method": "GET", "path": path, "headers": headers}
+    asyncio.run(face(scope, None, send))  # type: ignore[arg-type]
+
+    assert sent[0]["status"] == 503
 
 
 def test_a_link_is_no_page_even_where_a_route_takes_everything(counters: Counters) -> None:

@@ -672,6 +672,7 @@ def test_without_a_cache_who_has_the_response_is_held_until_it_is_another() -> N
         ('"x"', '"y"', False),
         ('"x"', "", False),
         ("", '"x"', False),
+        ("x", '"xy"', False),
     ],
 )
 def test_the_tag_of_the_app_itself_is_compared(tag: str, has: str, is_held: bool) -> None:
@@ -721,10 +722,55 @@ def test_the_tag_is_of_all_that_the_response_shows() -> None:
 
 
 def test_what_changed_meanwhile_has_no_tag_and_is_not_held_without_a_cache() -> None:
-    changed = poll('"7"', has_changed=lambda keys: "c-blue" in keys)
+    changed = poll('"7"', has_changed=lambda keys, lag=True: "c-blue" in keys)
 
     assert values(leave(HTML, of=plan(hold="response"), request=changed), "ETag") == []
     assert "Grip-Hold" not in dict(leave(HTML, of=plan(hold="response", cdn=None), request=changed))
+
+
+def test_the_tag_is_that_of_before_if_a_change_comes_while_it_is_made() -> None:
+    """Else who has the old body would have the tag of the new one."""
+    version = "7"
+
+    def has_changed(keys: Iterable[str], *, lag: bool = True) -> bool:
+        nonlocal version
+        is_first, version = version == "7", "8"
+        return not is_first
+
+    changing = poll(
+        versions_now=lambda names: dict.fromkeys(names, version), has_changed=has_changed
+    )
+    left = leave(HTML, of=plan(hold="response"), request=changing)
+
+    assert values(left, "ETag") == ['"7"']
+
+
+def test_while_a_replica_lags_who_has_the_response_is_held_for_a_moment() -> None:
+    lagging = poll('"7"', has_changed=lambda keys, lag=True: lag)
+
+    left = leave(HTML, of=plan(hold="response"), request=lagging)
+
+    assert is_kept_out(left)
+    assert value(left, "ETag") == '"7"'
+    assert value(left, "Grip-Timeout") == "5"
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_while_purges_fail_other_statuses_are_kept_no_longer_than_pages(status: int) -> None:
+    said = [*HTML, ("Cache-Control", "max-age=600")]
+    failing = replace(GET, longest_ttl=5)
+
+    left = leave(said, request=failing, status=status)
+
+    assert value(left, "Surrogate-Control").startswith("max-age=5,")
+    assert value(left, "Cache-Control") == "max-age=0, s-maxage=5"
+    assert is_kept_out(leave(said, request=replace(GET, longest_ttl=0), status=status))
+
+
+def test_a_private_304_is_kept_by_nobody() -> None:
+    topics = {"c-{name}": {"routes": ["/c/<name>/"], "private": True, "hold": None}}
+
+    assert is_kept_out(leave([("Cache-Control", "max-age=60")], of=plan(topics=topics), status=304))
 
 
 def test_a_long_poll_without_recovery_has_no_versions_to_miss() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator
@@ -11,7 +12,10 @@ import jwt
 import pytest
 
 from grip_edge_middleware import GripEdge, SettingsError
+from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.grip import next_link, private_next_link
+from grip_edge_middleware.render import ASGIRenderer, OriginRenderer
+from grip_edge_middleware.transport import HttpTransport
 from tests.asking import Ask, Counters, ask_asgi, ask_wsgi, link_of, version_of
 from tests.recording import RecordingServer
 
@@ -181,6 +185,41 @@ def test_what_is_pushed_is_rendered_as_the_edge_sees_it(
     [item] = server.items
     assert item["formats"] == {"http-stream": {"content": "data: 1\n\n"}}
     assert not edge.is_rendering
+
+
+def test_what_a_view_starts_is_not_the_edge_for_ever(edge: GripEdge) -> None:
+    seen: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def later() -> None:
+            await is_answered.wait()
+            seen.append(edge.is_rendering)
+
+        seen.append(edge.is_rendering)
+        tasks.append(asyncio.create_task(later()))
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def scenario() -> None:
+        await ASGIRenderer(app, timeout_s=5).respond("/", None, is_private=True)
+        is_answered.set()
+        await tasks[0]
+
+    tasks: list[asyncio.Task[None]] = []
+    is_answered = asyncio.Event()
+    asyncio.run(scenario())
+
+    assert seen == [True, False]
+
+
+def test_the_origin_is_not_asked_for_what_is_private() -> None:
+    renderer = OriginRenderer("http://localhost:1", HttpTransport(timeout_s=1))
+
+    with pytest.raises(DeliveryError, match="rendered by its app only") as raised:
+        renderer.render("/counters/blue", None, is_private=True)
+
+    assert raised.value.is_final
 
 
 def test_a_public_topic_does_not_show_a_private_page_that_its_route_matches_too(

@@ -421,6 +421,10 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         )
         for found, got in (("2", 'got "2"'), (-1, "got -1"), ([0.5, 0], "got list"))
     ),
+    (
+        {**with_topic({**ROUTE, "refetch": True}), "confirm_after": 0},
+        ["refetch: nothing is sent again with confirm_after 0 (leave out one)"],
+    ),
     ({**with_topic(ROUTE), "refetch": 1}, ["refetch: expected True or False, got 1"]),
     (
         {**with_topic(ROUTE), "hold_timeout": 4},

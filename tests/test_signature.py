@@ -8,6 +8,7 @@ import hmac
 import json
 import logging
 import warnings
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -106,6 +107,7 @@ def refusal(verifier: Verifier, token: str, now: float = NOW) -> str:
         ([proxy(public(EC))], sign(key=private(EC), alg="ES256")),
         ([proxy(public(EC).decode())], sign(key=private(EC), alg="ES256")),
         ([proxy(public(EC, Encoding.DER))], sign(key=private(EC), alg="ES256")),
+        ([proxy(b64encode(public(EC, Encoding.DER)))], sign(key=private(EC), alg="ES256")),
         ([proxy(jwk(EC.public_key()))], sign(key=private(EC), alg="ES256")),
         ([proxy(public(RSA))], sign(key=private(RSA), alg="RS256")),
         ([proxy("another secret"), proxy()], sign()),

@@ -254,7 +254,8 @@ sub vcl_deliver {
 sub answer_or_hold {
     unset req.http.If-Modified-Since;
     unset req.http.Range;
-    if (resp.http.ETag && std.strstr(req.http.If-None-Match, regsub(resp.http.ETag, "^W/", ""))) {
+    # Without its quotes it might be a part of another.
+    if (resp.http.ETag ~ {"^(W/)?".+"$"} && std.strstr(req.http.If-None-Match, regsub(resp.http.ETag, "^W/", ""))) {
         set req.http.If-None-Match = resp.http.ETag;
     } elseif (resp.status != 304) {
         unset req.http.If-None-Match;

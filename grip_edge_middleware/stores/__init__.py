@@ -86,8 +86,11 @@ class Gate(Protocol):
     def sequence(self) -> int:
         """Return the number of the last change."""
 
-    def has_changed(self, keys: Iterable[str], since: int) -> bool:
-        """Whether one of the keys changed after that number, or may not be seen by all reads."""
+    def has_changed(self, keys: Iterable[str], since: int, *, lag: bool = True) -> bool:
+        """Whether one of the keys changed after that number.
+
+        With `lag`, also whether a read may not see its last change yet.
+        """
 
     def versions(self, names: Iterable[str]) -> dict[str, str]:
         """Return the version of each topic: of what is read from now on, or of something older."""

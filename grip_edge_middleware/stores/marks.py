@@ -41,7 +41,10 @@ class Marks:
         self._forget(now)
 
     def has_changed(self, keys: Iterable[str], since: int, now: float) -> bool:
-        """Whether what was begun at `since` may show one of the keys as it was before."""
+        """Whether what was begun at `since` may show one of the keys as it was before.
+
+        At an infinite `now`, nothing lags.
+        """
         if since < self._forgotten:
             return True
         return any(

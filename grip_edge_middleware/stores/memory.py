@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -156,10 +157,10 @@ class MemoryStore:
         """Return the number of the last change."""
         return self._marks.sequence
 
-    def has_changed(self, keys: Iterable[str], since: int) -> bool:
+    def has_changed(self, keys: Iterable[str], since: int, *, lag: bool = True) -> bool:
         """Whether one of the keys changed after that number, or may not be seen by all reads."""
         with self._lock:
-            return self._marks.has_changed(keys, since, self._clock())
+            return self._marks.has_changed(keys, since, self._clock() if lag else math.inf)
 
     def versions(self, names: Iterable[str]) -> dict[str, str]:
         """Return the version of each topic: of what is read from now on, or of something older."""
