@@ -4,8 +4,7 @@
         page = served.page("board", "a")
         with served.after_read.holding(page.path) as held: ...
 
-There are two kinds of page, alike but for one thing: the streams of "bare" do not recover. They are
-the control.
+There are several kinds of page, alike but for the settings of their topics.
 """
 
 from __future__ import annotations
@@ -30,9 +29,18 @@ from grip_edge_middleware.grip import CONFIRMED
 from grip_edge_middleware.render import STRANGER
 from grip_edge_middleware.stores import Gate
 
-# Soon, so that tests are quick; the default is 2.
+# Once and soon, so that tests are quick; the default is after 1 and 2 seconds.
 CONFIRM_AFTER_S = 0.5
-RECOVERY = {"board": "next-link", "bare": None}
+# As short as Pushpin takes it; the default is 55.
+HOLD_TIMEOUT_S = 5
+KINDS: dict[str, dict[str, object]] = {
+    "board": {"hold": "stream"},
+    "refetch": {"hold": "stream", "refetch": True},
+    "poll": {"hold": "response", "hold_timeout": HOLD_TIMEOUT_S},
+    # The controls: who missed something is told by the next change only.
+    "bare": {"hold": "stream", "recovery": None},
+    "barepoll": {"hold": "response", "hold_timeout": HOLD_TIMEOUT_S, "recovery": None},
+}
 SIDES = ("left", "middle", "right")
 
 
@@ -53,7 +61,7 @@ class Board:
         purges: Tap,
         publishes: list[Tap],
         *,
-        confirm_after_s: float,
+        confirm_after_s: float | list[float],
         throttle_s: float,
         gate: bool,
     ) -> None:
@@ -61,7 +69,8 @@ class Board:
         self.wire = wired.wire
         self.purges = purges
         self.publishes, *self.other_publishes = publishes
-        self.confirms = confirm_after_s > 0
+        waits = confirm_after_s if isinstance(confirm_after_s, list) else [confirm_after_s]
+        self.confirm_after_s = [wait_s for wait_s in waits if wait_s]
         self.values: dict[str, int] = {}
         self.served: list[str] = []
         """The paths that the app was asked for over HTTP."""
@@ -87,7 +96,7 @@ class Board:
         is_asked = environ["REMOTE_ADDR"] != STRANGER
         name = path if is_asked else rendering(path)
         self.before_read.wait(name)
-        body = b"data: %d\n\n" % self.values.get(path, 0)
+        body = showing(self.values.get(path, 0))
         self.after_read.wait(name)
         start_response("200 OK", [("Content-Type", "text/event-stream")])
         return [body]
@@ -106,12 +115,26 @@ class Board:
 def topics_of_pages() -> dict[str, dict[str, object]]:
     """Each page shows one topic, and each page of several shows all of `SIDES`."""
     topics: dict[str, dict[str, object]] = {}
-    for kind, recovery in RECOVERY.items():
-        held = {"hold": "stream", "recovery": recovery}
-        topics[f"{kind}-{{n}}"] = {"routes": [f"/{kind}/<n>"], **held}
+    for kind, settings in KINDS.items():
+        topics[f"{kind}-{{n}}"] = {"routes": [f"/{kind}/<n>"], **settings}
         for side in SIDES:
-            topics[f"{side}-{kind}-{{n}}"] = {"routes": [f"/several/{kind}/<n>"], **held}
+            topics[f"{side}-{kind}-{{n}}"] = {"routes": [f"/several/{kind}/<n>"], **settings}
     return topics
+
+
+def recovers(kind: str) -> bool:
+    """Whether who missed a change to such a page is told of it all the same."""
+    return KINDS[kind].get("recovery", "next-link") is not None
+
+
+def showing(value: int) -> bytes:
+    """The body of a page: an event, or what a long-poll is answered."""
+    return b"data: %d\n\n" % value
+
+
+def value_in(body: bytes) -> int:
+    """The value that a body shows."""
+    return int(body.removeprefix(b"data: "))
 
 
 def rendering(path: str) -> str:
@@ -143,9 +166,24 @@ class Page:
         """Ask the cache, as a client that is not held."""
         return request(self.board.edge.cache_url + self.path)
 
+    def fetch_as_proxied(self) -> Reply:
+        """Ask the cache for the copy that the GRIP proxy's clients are given."""
+        host = f"127.0.0.1:{self.board.edge.client_port}"
+        return request(self.board.edge.cache_url + self.path, {"Host": host})
+
     def shown(self) -> int:
         """The value that the cache shows."""
-        return int(self.fetch().body.removeprefix(b"data: "))
+        return value_in(self.fetch().body)
+
+    def poll(self, tag: str | None = None) -> Reply:
+        """Ask as a client that is held if `tag` is that of what there is, until there is news."""
+        headers = {} if tag is None else {"If-None-Match": tag}
+        return request(self.url, headers, timeout_s=DEADLINE_S)
+
+    def wait_until_passed_on(self, count: int) -> None:
+        """Wait until the GRIP proxy has been answered so often."""
+        asked = self.board.wire.asked
+        wait_until(lambda: sum(link.path == self.path for link in asked) >= count)
 
     def change(self, value: int) -> None:
         """Change the value, and return when everybody was told."""
@@ -164,13 +202,20 @@ class Page:
 
     def wait_until_confirmed(self) -> None:
         """Wait until the last change, told already, is confirmed: purged once more, and marked."""
-        if self.board.confirms:
-            wait_until(self._is_marked if RECOVERY[self.kind] else self._is_purged_again)
+        if self.board.confirm_after_s:
+            wait_until(self._is_marked if recovers(self.kind) else self._is_purged_again)
+
+    def wait_until_marked(self, times: int) -> None:
+        """Wait until the last change was confirmed so often."""
+        wait_until(lambda: self._markers() >= times)
 
     def _is_marked(self) -> bool:
+        return self._markers() > 0
+
+    def _markers(self) -> int:
         items = json.loads(self.board.publishes.with_name(self.topic)[-1].body)["items"]
         last = [item["id"] for item in items if item["channel"] == self.topic][-1]
-        return str(last).endswith(CONFIRMED)
+        return str(last).count(CONFIRMED)
 
     def _is_purged_again(self) -> bool:
         purge = self.board.purges.with_name(self.topic)[-1]
@@ -194,7 +239,7 @@ class OpenGate:
 def board(
     wired: Wired,
     *others: Edge,
-    confirm_after_s: float = CONFIRM_AFTER_S,
+    confirm_after_s: float | list[float] = CONFIRM_AFTER_S,
     throttle_s: float = 0.0,
     gate: bool = True,
 ) -> Iterator[Board]:

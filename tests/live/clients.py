@@ -148,6 +148,13 @@ class StreamClient:
             raise EOFError(f"{self.url} ended ({self.error!r}) after {self.events}")
         return found
 
+    async def event_at(self, position: int, timeout_s: float = 5.0) -> Event:
+        """The event at that position, counted from 0."""
+        await self._wait_for(lambda: len(self.events) > position or self.is_ended, timeout_s)
+        if len(self.events) <= position:
+            raise EOFError(f"{self.url} ended ({self.error!r}) after {self.events}")
+        return self.events[position]
+
     async def until(self, content: bytes, timeout_s: float = 5.0) -> None:
         """Wait until the body contains `content`."""
         await self._wait_for(lambda: content in self.body or self.is_ended, timeout_s)
