@@ -35,6 +35,9 @@ from grip_edge_middleware.types import (
 MAX_BODY_BYTES = 800_000
 
 TARGET = "render"
+USER_AGENT = "grip-edge-middleware"
+# An address of nobody (RFC 5737): an app may trust those of its own machine.
+STRANGER = "192.0.2.1"
 
 _rendering: ContextVar[Rendering | None] = ContextVar("grip_edge_rendering", default=None)
 
@@ -50,11 +53,6 @@ def is_rendering() -> bool:
     """Whether the running view is that of a private topic, and asked by the edge itself."""
     rendering = _rendering.get()
     return rendering is not None and rendering.is_private
-
-
-USER_AGENT = "grip-edge-middleware"
-# An address of nobody (RFC 5737): an app may trust those of its own machine.
-STRANGER = "192.0.2.1"
 
 
 class Renderer(Protocol):
