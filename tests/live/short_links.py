@@ -1,8 +1,8 @@
 """The Flask example, with next links that fall due every few seconds."""
 
-from grip_edge_middleware import grip
+from grip_edge_middleware import policy
 
-grip.NEXT_LINK_TIMEOUT_S = 3
+policy.NEXT_LINK_TIMEOUT_S = 3  # type: ignore[attr-defined]
 
 from examples.flask_app.app import app  # noqa: E402
 

@@ -10,7 +10,7 @@ import pytest
 from board import Page, Wired, board, wait_until
 from crowd import arriving, first, shows
 
-from grip_edge_middleware import grip
+from grip_edge_middleware import policy
 
 pytestmark = [pytest.mark.live, pytest.mark.lab, pytest.mark.timeout(300)]
 
@@ -72,7 +72,7 @@ async def change_idle(pages: list[Page], in_storm: bool) -> Outcome:
 def test_a_change_amid_an_idle_storm(
     wired: Wired, topics: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grip, "NEXT_LINK_TIMEOUT_S", TIMEOUT_S)
+    monkeypatch.setattr(policy, "NEXT_LINK_TIMEOUT_S", TIMEOUT_S)
     storm = outcome(wired, topics=topics, in_storm=True)
     control = outcome(wired, topics=topics, in_storm=False)
 
