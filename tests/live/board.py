@@ -4,8 +4,7 @@
         page = served.page("board", "a")
         with served.after_read.holding(page.path) as held: ...
 
-There are two kinds of page, alike but for one thing: the streams of "bare" do not recover. They are
-the control.
+There are several kinds of page, alike but for the settings of their topics.
 """
 
 from __future__ import annotations
@@ -32,7 +31,16 @@ from grip_edge_middleware.stores import Gate
 
 # Soon, so that tests are quick; the default is 2.
 CONFIRM_AFTER_S = 0.5
-RECOVERY = {"board": "next-link", "bare": None}
+# As short as Pushpin takes it; the default is 55.
+HOLD_TIMEOUT_S = 5
+KINDS: dict[str, dict[str, object]] = {
+    "board": {"hold": "stream"},
+    "refetch": {"hold": "stream", "refetch": True},
+    "poll": {"hold": "response", "hold_timeout": HOLD_TIMEOUT_S},
+    # The controls: who missed something is told by the next change only.
+    "bare": {"hold": "stream", "recovery": None},
+    "barepoll": {"hold": "response", "hold_timeout": HOLD_TIMEOUT_S, "recovery": None},
+}
 SIDES = ("left", "middle", "right")
 
 
@@ -87,7 +95,7 @@ class Board:
         is_asked = environ["REMOTE_ADDR"] != STRANGER
         name = path if is_asked else rendering(path)
         self.before_read.wait(name)
-        body = b"data: %d\n\n" % self.values.get(path, 0)
+        body = showing(self.values.get(path, 0))
         self.after_read.wait(name)
         start_response("200 OK", [("Content-Type", "text/event-stream")])
         return [body]
@@ -106,12 +114,26 @@ class Board:
 def topics_of_pages() -> dict[str, dict[str, object]]:
     """Each page shows one topic, and each page of several shows all of `SIDES`."""
     topics: dict[str, dict[str, object]] = {}
-    for kind, recovery in RECOVERY.items():
-        held = {"hold": "stream", "recovery": recovery}
-        topics[f"{kind}-{{n}}"] = {"routes": [f"/{kind}/<n>"], **held}
+    for kind, settings in KINDS.items():
+        topics[f"{kind}-{{n}}"] = {"routes": [f"/{kind}/<n>"], **settings}
         for side in SIDES:
-            topics[f"{side}-{kind}-{{n}}"] = {"routes": [f"/several/{kind}/<n>"], **held}
+            topics[f"{side}-{kind}-{{n}}"] = {"routes": [f"/several/{kind}/<n>"], **settings}
     return topics
+
+
+def recovers(kind: str) -> bool:
+    """Whether who missed a change to such a page is told of it all the same."""
+    return KINDS[kind].get("recovery", "next-link") is not None
+
+
+def showing(value: int) -> bytes:
+    """The body of a page: an event, or what a long-poll is answered."""
+    return b"data: %d\n\n" % value
+
+
+def value_in(body: bytes) -> int:
+    """The value that a body shows."""
+    return int(body.removeprefix(b"data: "))
 
 
 def rendering(path: str) -> str:
@@ -145,7 +167,17 @@ class Page:
 
     def shown(self) -> int:
         """The value that the cache shows."""
-        return int(self.fetch().body.removeprefix(b"data: "))
+        return value_in(self.fetch().body)
+
+    def poll(self, tag: str | None = None) -> Reply:
+        """Ask as a client that is held if `tag` is that of what there is, until there is news."""
+        headers = {} if tag is None else {"If-None-Match": tag}
+        return request(self.url, headers, timeout_s=DEADLINE_S)
+
+    def wait_until_passed_on(self, count: int) -> None:
+        """Wait until the GRIP proxy has been answered so often."""
+        asked = self.board.wire.asked
+        wait_until(lambda: sum(link.path == self.path for link in asked) >= count)
 
     def change(self, value: int) -> None:
         """Change the value, and return when everybody was told."""
@@ -165,7 +197,7 @@ class Page:
     def wait_until_confirmed(self) -> None:
         """Wait until the last change, told already, is confirmed: purged once more, and marked."""
         if self.board.confirms:
-            wait_until(self._is_marked if RECOVERY[self.kind] else self._is_purged_again)
+            wait_until(self._is_marked if recovers(self.kind) else self._is_purged_again)
 
     def _is_marked(self) -> bool:
         items = json.loads(self.board.publishes.with_name(self.topic)[-1].body)["items"]
