@@ -145,14 +145,14 @@ class StreamClient:
 
         await self._wait_for(lambda: find() is not None or self.is_ended, timeout_s)
         if (found := find()) is None:
-            raise EOFError(f"{self.url} ended ({self.error!r}) after {self.events}")
+            raise self._too_short()
         return found
 
     async def event_at(self, position: int, timeout_s: float = 5.0) -> Event:
         """The event at that position, counted from 0."""
         await self._wait_for(lambda: len(self.events) > position or self.is_ended, timeout_s)
         if len(self.events) <= position:
-            raise EOFError(f"{self.url} ended ({self.error!r}) after {self.events}")
+            raise self._too_short()
         return self.events[position]
 
     async def until(self, content: bytes, timeout_s: float = 5.0) -> None:
@@ -209,6 +209,9 @@ class StreamClient:
             self.chunks.append(Chunk(content, now))
             self.events += self._parser.feed(content, now)
             self._changed.notify_all()
+
+    def _too_short(self) -> EOFError:
+        return EOFError(f"{self.url} ended ({self.error!r}) after {self.events}")
 
     async def _wait_for(self, is_true: Callable[[], bool], timeout_s: float) -> None:
         try:
