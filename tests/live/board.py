@@ -84,7 +84,7 @@ class Board:
                 "grip_url": [f"http://127.0.0.1:{tap.port}" for tap in publishes],
                 "confirm_after": confirm_after_s,
                 "throttle": throttle_s,
-                "topics": topics_of_pages(),
+                "topics": topics_of_pages(confirms=bool(self.confirm_after_s)),
             }
         )
         self.face = self.grip_edge.wsgi(self.app)
@@ -112,10 +112,12 @@ class Board:
         return Page(self, kind, f"{name}-{time.monotonic_ns()}")
 
 
-def topics_of_pages() -> dict[str, dict[str, object]]:
+def topics_of_pages(*, confirms: bool) -> dict[str, dict[str, object]]:
     """Each page shows one topic, and each page of several shows all of `SIDES`."""
     topics: dict[str, dict[str, object]] = {}
-    for kind, settings in KINDS.items():
+    for kind, own in KINDS.items():
+        # What is sent again is sent with a confirmation.
+        settings = own if confirms else {**own, "refetch": False}
         topics[f"{kind}-{{n}}"] = {"routes": [f"/{kind}/<n>"], **settings}
         for side in SIDES:
             topics[f"{side}-{kind}-{{n}}"] = {"routes": [f"/several/{kind}/<n>"], **settings}
@@ -231,7 +233,7 @@ class OpenGate:
     def sequence(self) -> int:
         return 0
 
-    def has_changed(self, keys: Iterable[str], since: int) -> bool:
+    def has_changed(self, keys: Iterable[str], since: int, *, lag: bool = True) -> bool:
         return False
 
 
