@@ -31,6 +31,7 @@ from grip_edge_middleware.stores import Gate
 
 # Once and soon, so that tests are quick; the default is after 1 and 2 seconds.
 CONFIRM_AFTER_S = 0.5
+DEFAULT_S = [1.0, 2.0]
 # As short as Pushpin takes it; the default is 55.
 HOLD_TIMEOUT_S = 5
 KINDS: dict[str, dict[str, object]] = {
@@ -204,15 +205,14 @@ class Page:
 
     def wait_until_confirmed(self) -> None:
         """Wait until the last change, told already, is confirmed: purged once more, and marked."""
-        if self.board.confirm_after_s:
-            wait_until(self._is_marked if recovers(self.kind) else self._is_purged_again)
+        if not recovers(self.kind) and self.board.confirm_after_s:
+            return wait_until(self._is_purged_again)
+        return self.wait_until_marked(len(self.board.confirm_after_s))
 
     def wait_until_marked(self, times: int) -> None:
         """Wait until the last change was confirmed so often."""
-        wait_until(lambda: self._markers() >= times)
-
-    def _is_marked(self) -> bool:
-        return self._markers() > 0
+        if times:
+            wait_until(lambda: self._markers() >= times)
 
     def _markers(self) -> int:
         items = json.loads(self.board.publishes.with_name(self.topic)[-1].body)["items"]

@@ -10,20 +10,19 @@ import asyncio
 import time
 
 import pytest
-from board import Wired, board
+from board import DEFAULT_S, Wired, board
 from clients import StreamClient, connected
 from crowd import first, shows
 
 pytestmark = [pytest.mark.live, pytest.mark.lab]
 
-CONFIRM_AFTER_S = 2.0
 CLIENTS = 200
 WAITED_S = 4.0
 
 
 def delays_s(wired: Wired, kind: str, topics: int) -> list[float]:
     """Return when each client that was healed had the lost change."""
-    with board(wired, confirm_after_s=CONFIRM_AFTER_S) as served:
+    with board(wired, confirm_after_s=DEFAULT_S) as served:
         pages = [served.page(kind, number) for number in range(topics)]
 
         def change(value: int) -> None:

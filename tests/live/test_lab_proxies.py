@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from board import Board, Page, Wired, board
+from board import DEFAULT_S, Board, Page, Wired, board
 from clients import StreamClient, connected
 from crowd import first, shows
 from launch import Edge
@@ -18,7 +18,6 @@ pytestmark = [pytest.mark.live, pytest.mark.lab, pytest.mark.timeout(300)]
 
 CLIENTS = 50
 HEALED_WITHIN_S = 5.0
-CONFIRM_AFTER_S = 2.0
 
 in_thread = asyncio.to_thread
 
@@ -43,7 +42,7 @@ def both(wired: Wired) -> Iterator[Both]:
     # A cache of its own comes with it, which nobody asks.
     with (
         Edge(proxied_port=wired.wire.port) as other,
-        board(wired, other, confirm_after_s=CONFIRM_AFTER_S) as served,
+        board(wired, other, confirm_after_s=DEFAULT_S) as served,
     ):
         yield Both(served, (wired.edge, other))
 

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from board import Page, Wired, board
+from board import DEFAULT_S, Page, Wired, board
 from crowd import Crowd, arriving, first
 
 pytestmark = [pytest.mark.live, pytest.mark.lab, pytest.mark.timeout(300)]
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def outcome(wired: Wired, kind: str) -> Outcome:
-    with board(wired, confirm_after_s=2.0) as served:
+    with board(wired, confirm_after_s=DEFAULT_S) as served:
         pages = [served.page(kind, number) for number in range(TOPICS)]
         return asyncio.run(change_each(pages))
 
