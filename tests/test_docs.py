@@ -13,7 +13,8 @@ from grip_edge_middleware import GripEdge, SettingsError
 from tests.recording import RecordingServer
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")]
+NAMES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/freshness.md")
+DOCUMENTS = [ROOT / name for name in NAMES]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What runs a shell command of the documentation, since a test cannot.

@@ -7,6 +7,7 @@ nothing to a client that it asks for. So the changes come just then.
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ CLIENTS_EACH = 4
 ARRIVING_S = 2.0
 CHANGES_AFTER_S = 1.0
 BATCHES = 5
+ROUNDS = 3
 BETWEEN_BATCHES_S = 0.2
 LOST_AFTER_S = 15.0
 
@@ -51,6 +53,8 @@ class Outcome:
 
 def outcome(wired: Wired, kind: str) -> Outcome:
     with board(wired, confirm_after_s=DEFAULT_S) as served:
+        # The first request of all is slower: the HTTP client is made for it.
+        served.page(kind, "first").change(1)
         pages = [served.page(kind, number) for number in range(TOPICS)]
         return asyncio.run(change_each(pages))
 
@@ -94,10 +98,15 @@ def outcome_of(crowd: Crowd, changed: list[float], pages: list[Page]) -> Outcome
 
 
 def test_many_topics_are_delivered_as_soon_with_recovery(unwired: Wired) -> None:
-    recovering = outcome(unwired, "board")
-    control = outcome(unwired, "bare")
+    """In most rounds: now and then a batch meets the proxy's first questions, and waits for them."""
+    rounds = [(outcome(unwired, "board"), outcome(unwired, "bare")) for _ in range(ROUNDS)]
 
-    print(f"\n{TOPICS} topics, {CLIENTS_EACH} clients each: {recovering}")
-    print(f"  recovery None: {control}")
-    assert (recovering.lost, control.lost) == (0, 0)
-    assert recovering.percentile(99) <= 2 * control.percentile(99)
+    for recovering, control in rounds:
+        print(f"\n{TOPICS} topics, {CLIENTS_EACH} clients each: {recovering}")
+        print(f"  recovery None: {control}")
+        assert (recovering.lost, control.lost) == (0, 0)
+    ratios = [recovering.percentile(99) / control.percentile(99) for recovering, control in rounds]
+    print(
+        f"  99 % with recovery takes {', '.join(f'{ratio:.2f}' for ratio in ratios)} times as long"
+    )
+    assert statistics.median(ratios) <= 2
