@@ -98,7 +98,7 @@ def outcome_of(crowd: Crowd, changed: list[float], pages: list[Page]) -> Outcome
 
 
 def test_many_topics_are_delivered_as_soon_with_recovery(unwired: Wired) -> None:
-    """In most rounds: now and then a batch meets the proxy's first questions, and waits for them."""
+    """In most rounds: now and then a batch waits for what the proxy asks for first subscribers."""
     rounds = [(outcome(unwired, "board"), outcome(unwired, "bare")) for _ in range(ROUNDS)]
 
     for recovering, control in rounds:
