@@ -39,23 +39,25 @@ class _Pending:
 class MemoryStore:
     """Pending topics in a dict and their due times in two heaps: of messages, and of mere purges.
 
-    At most `max_pending` topics, waiting and on their way; more are purged by their types.
-    `confirm_after_s` and `replica_lag_s` are the settings of these names. `clock` is monotonic.
-    `wall_clock` gives Unix seconds: versions begin with it, so that they grow across restarts too,
-    and end with what tells this process from others, whose items a proxy would take for repetitions
-    of ours.
+    At most `max_pending` topics; more are purged by their types. Of the `max_versions` topics that
+    changed last it knows the version. `confirm_after_s` and `replica_lag_s` are the settings of
+    these names. `clock` is monotonic. `wall_clock` gives Unix seconds: versions begin with it, so
+    that they grow across restarts too, and end with what tells this process from others, whose
+    items a proxy would take for repetitions of ours.
     """
 
     def __init__(
         self,
         *,
         max_pending: int = 100_000,
+        max_versions: int = 100_000,
         confirm_after_s: Sequence[float] = (),
         replica_lag_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._max_pending = max_pending
+        self._max_versions = max_versions
         # What lags behind is not confirmed before it shows the change.
         self._confirm_after_s = sorted({max(wait_s, replica_lag_s) for wait_s in confirm_after_s})
         self._marks = Marks(lag_s=replica_lag_s)
@@ -335,7 +337,7 @@ class MemoryStore:
     def _note(self, versions: OrderedDict[str, str], name: str, version: str) -> None:
         versions[name] = version
         versions.move_to_end(name)
-        if len(versions) <= self._max_pending:
+        if len(versions) <= self._max_versions:
             return
         _, forgotten = versions.popitem(last=False)
         if versions is self._versions:

@@ -72,3 +72,23 @@ def test_windows_that_ended_are_not_kept() -> None:
     assert len(store._window_ends) <= 2_048
     assert len(store._heap) <= 2_048
     assert store.pending() == 0
+
+
+def test_a_version_that_is_forgotten_is_not_that_of_before_its_changes_again() -> None:
+    store = MemoryStore(max_versions=2)
+    before = store.versions(["counter-a"])
+    for name in "abcd":
+        store.add([counter(name)], 0.0)
+        store.release(store.claim(0.0, limit=1), 0.0)
+
+    assert store.versions(["counter-a"]) != before
+
+
+def test_versions_are_remembered_although_few_topics_may_wait() -> None:
+    store = MemoryStore(max_pending=2)
+    before = store.versions(["counter-never"])
+    for name in "abcd":
+        store.add([counter(name)], 0.0)
+        store.release(store.claim(0.0, limit=1), 0.0)
+
+    assert store.versions(["counter-never"]) == before
