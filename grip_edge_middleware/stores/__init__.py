@@ -129,7 +129,8 @@ class Store(Gate, Protocol):
     def postpone(self, claim: Claim, due: float) -> None:
         """Put a claim back, to be due again; a newer change of its topic prevails.
 
-        What has been published is not kept, but for its purge.
+        What has been published is not kept, but for its purge, and with `refetch` to be sent again.
+        What some target has already opened the window: a newer change waits for that to end.
         """
 
     def next_due(self, *, purges: bool = True) -> float | None:
