@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install what the demo and the live tests run and Debian has: Pushpin, Varnish with xkey, Chromium.
-# Where it may not, it says what is missing; the live tests then fail in CI, and are skipped elsewhere.
+# Install what the demo and the tests run and Debian has: Pushpin, Varnish with xkey, Chromium, PostgreSQL.
+# Where it may not, it says what is missing; the tests of it then fail in CI, and are skipped elsewhere.
 set -eu
 
 missing=""
@@ -9,6 +9,8 @@ command -v pushpin >/dev/null || missing="$missing pushpin"
 ls /usr/lib/*/varnish/vmods/libvmod_xkey.so >/dev/null 2>&1 || missing="$missing varnish-modules"
 command -v chromium >/dev/null || missing="$missing chromium"
 command -v chromedriver >/dev/null || missing="$missing chromium-driver"
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null ||
+    missing="$missing postgresql"
 
 [ -n "$missing" ] || exit 0
 
@@ -18,6 +20,12 @@ if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
 fi
 
 echo "installing:$missing"
+case $missing in *postgresql*)
+    # Else Debian creates a cluster, and starts it with the machine.
+    settings=/etc/postgresql-common/createcluster.conf
+    mkdir -p "$(dirname $settings)"
+    [ -e $settings ] || echo "create_main_cluster = false" >$settings
+esac
 apt-get -qq update
 # RUNLEVEL=1 keeps Debian from starting them as services: the demo and the tests start their own.
 # shellcheck disable=SC2086
