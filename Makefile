@@ -34,6 +34,8 @@ system:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@# Beside the newest one: the tests of the sources run with both.
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target .venv/sqlalchemy-2.0 "sqlalchemy==2.0.*"
 	touch $@
 
 clean:

@@ -1,0 +1,37 @@
+"""The tests of the sources again, with SQLAlchemy 2.0, which lies beside the newest in `.venv`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.missing import skip_outside_ci
+
+SQLALCHEMY_2_0 = Path(sys.prefix) / "sqlalchemy-2.0"
+# One process says its version and runs the tests, so that it is the version of the tests.
+SCRIPT = """
+import sys
+import pytest, sqlalchemy
+print(sqlalchemy.__version__, flush=True)
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.timeout(600)
+def test_the_sources_work_with_sqlalchemy_2_0() -> None:
+    if not SQLALCHEMY_2_0.exists():
+        skip_outside_ci("no SQLAlchemy 2.0; make .venv/.ready installs it")
+    options = ["-q", "-p", "no:cacheprovider", f"--ignore={__file__}", str(Path(__file__).parent)]
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *options],
+        env={**os.environ, "PYTHONPATH": str(SQLALCHEMY_2_0)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert run.stdout.startswith("2.0."), run.stdout + run.stderr
+    assert run.returncode == 0, run.stdout + run.stderr
