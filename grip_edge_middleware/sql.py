@@ -72,11 +72,12 @@ def _read(sql: str) -> Statement:
     scans = [_Scan(statement) for statement in _split(tokens)]
     for scan in scans:
         scan.run()
+    is_understood = all(s.is_understood for s in scans) and not _is_doubtful(sql, tokens)
     return Statement(
         frozenset().union(*(scan.reads for scan in scans)),
         tuple(_merged(scans)),
-        tuple(_lookups(scans[0], sql)) if len(scans) == 1 else (),
-        all(scan.is_understood for scan in scans) and not _is_doubtful(sql, tokens),
+        tuple(_lookups(scans[0], sql)) if is_understood and len(scans) == 1 else (),
+        is_understood,
     )
 
 
@@ -133,7 +134,7 @@ _TOKEN = re.compile(
     | (?:'[^']*+')++
     | \.?\d[\w.]*+
     | {_PARAM}
-    | \$((?:{_WORD})?)\$.*?(?:\$\2\$|\Z)
+    | \$((?:[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*+)?)\$.*?(?:\$\2\$|\Z)
     | %% | :: | [<>=!~^|&@+*]++
     | /\* | -- | \#[->=\#]?+ | .
     ){_SPACE}""",
@@ -169,7 +170,7 @@ def _is_doubtful(sql: str, tokens: list[str]) -> bool:
     return False
 
 
-_PARAM_OR_DOLLARS = re.compile(r"\$\d|(\$\w*+\$).*\1\Z", re.DOTALL)
+_PARAM_OR_DOLLARS = re.compile(r"\$\d|(\$[^$]*+\$).*\1\Z", re.DOTALL)
 
 
 def _is_name(token: str) -> bool:
@@ -241,7 +242,7 @@ _NAMING_QUERIES = frozenset(("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "
 _DOES_NOTHING = _words(
     "ABORT ALTER ATTACH CHECKPOINT CLOSE CLUSTER COMMENT COMMIT CREATE DEALLOCATE DETACH DISCARD "
     "DROP END GRANT KILL LISTEN LOCK NOTIFY OPTIMIZE PRAGMA PREPARE REASSIGN REINDEX RELEASE "
-    "RENAME RESET REVOKE ROLLBACK SAVEPOINT SHOW START UNLISTEN UNLOCK USE VACUUM XA"
+    "RENAME RESET REVOKE ROLLBACK SAVEPOINT SET SHOW START UNLISTEN UNLOCK USE VACUUM XA"
 )
 # Anything else that follows BEGIN is a block of statements.
 _AFTER_BEGIN = _words(
@@ -291,7 +292,7 @@ class _Scan:
         self.outer: list[_Frame] = []
         self.visible_ctes: Counter[str] = Counter()
         self.reads: set[str] = set()
-        self.writes: list[tuple[str, frozenset[Operation]]] = []
+        self.writes: dict[str, frozenset[Operation]] = {}
         self.sources: list[_Source] = []
         self.is_understood = True
         # For the lookups:
@@ -315,14 +316,13 @@ class _Scan:
 
     def all_writes(self) -> Iterator[tuple[str, frozenset[Operation]]]:
         """Yield what is written, also by its alias: `UPDATE p SET ... FROM post p`."""
-        tables: dict[str, list[str]] = {}
+        tables: dict[str, set[str]] = {}
         for source in self.sources:
-            tables.setdefault(source.alias, []).append(source.table)
-        for table, operations in self.writes:
-            yield table, operations
-            for aliased in tables.get(table, ()):
-                if aliased and aliased != table:
-                    yield aliased, operations
+            tables.setdefault(source.alias, set()).add(source.table)
+        for name, operations in self.writes.items():
+            yield name, operations
+            for table in tables.get(name, set()) - {"", name}:
+                yield table, operations
 
     # The beginning of a statement.
 
@@ -333,7 +333,8 @@ class _Scan:
             self.frame.clause = "verb"
         elif self._begins_in_brackets():
             self.frame.clause = "arguments"
-        elif word in _DOES_NOTHING:
+        # MariaDB runs a statement in SET STATEMENT.
+        elif word in _DOES_NOTHING and self._word(1) != "STATEMENT":
             self.at = len(self.tokens)
         else:
             _BEGINNINGS.get(word, _Scan._doubt)(self)
@@ -363,19 +364,6 @@ class _Scan:
         else:
             self.at = len(self.tokens)
 
-    def _set(self) -> None:
-        # MariaDB's SET STATEMENT ... FOR runs one.
-        if self._word(1) == "STATEMENT":
-            self._doubt()
-        self.at = len(self.tokens)
-
-    def _declare(self) -> None:
-        # DECLARE c CURSOR FOR
-        self.frame.clause = "verb"
-        self.at = self._next_query()
-        if self.at == len(self.tokens):
-            self._doubt()
-
     def _next_query(self) -> int:
         ahead = range(1, len(self.tokens))
         return next((at for at in ahead if self._begins_query(at)), len(self.tokens))
@@ -386,12 +374,6 @@ class _Scan:
         if "CASCADE" in self.words:
             self._doubt()
 
-    def _refresh(self) -> None:
-        self.at = 1
-        while self._word(0) in ("MATERIALIZED", "VIEW", "CONCURRENTLY"):
-            self.at += 1
-        self._list_tables(_ALL)
-
     def _copy(self) -> None:
         self.at = 1
         self.frame.clause = "arguments"
@@ -399,14 +381,6 @@ class _Scan:
         if self._is_name(0) and direction:
             self._note(self.tokens[1], _INSERT if direction == "FROM" else _READ, "")
         elif self._word(0) != "(":
-            self._doubt()
-
-    def _load(self) -> None:
-        # LOAD DATA INFILE '...' REPLACE INTO TABLE
-        if "INTO" in self.words:
-            self.at = self.words.index("INTO") + 1
-            self._list_tables(_ALL)
-        else:
             self._doubt()
 
     def _doubt(self) -> None:
@@ -424,7 +398,7 @@ class _Scan:
         before = _BEFORE_WRITE if frame.access else _BEFORE_READ
         if word == "(":
             self._open()
-        elif word in before and (self._can_be_table(1) or self._is_only_in_brackets()):
+        elif word in before and self._is_followed_by_table():
             return
         elif self._can_be_table(0):
             self._name_table()
@@ -439,16 +413,18 @@ class _Scan:
         is_name = self._is_name(ahead) or self._token(ahead)[:1] == "'"
         return is_name and self._word(ahead) not in _NO_TABLE
 
-    def _is_only_in_brackets(self) -> bool:
-        return self._token(1) == "(" and self.frame.clause != "insert"
+    def _is_followed_by_table(self) -> bool:
+        if self._token(1) == "(":
+            return self.frame.clause != "insert"
+        return self._can_be_table(1) or self._word(1) == "INTO"
 
     def _name_table(self) -> None:
         token, frame = self.tokens[self.at], self.frame
-        is_called = self._token(1)[:1] == "(" and not frame.access
+        is_called = self._token(1)[:1] == "(" and frame.clause != "insert"
         alias = self._alias()
-        if self._token(1) == ".":
+        if self._token(1) == "." or (is_called and frame.access):
             self._doubt()
-        if is_called and _DRAWS_ON_ARGUMENTS.match(_parts(token)[-1]):
+        if is_called and not frame.access and _DRAWS_ON_ARGUMENTS.match(_parts(token)[-1]):
             self.sources.append(_Source("", alias))
         else:
             self._note(token, frame.access, alias)
@@ -472,13 +448,16 @@ class _Scan:
             if not is_cte:
                 self.reads.add(table)
             return
-        self.writes.append((table, access))
+        self._add_write(table, access)
         self.frame.target = table
         if "update" in access and self._word(-1) in (",", "JOIN", "STRAIGHT_JOIN"):
             self.reads.add(table)
         if is_cte and "insert" not in access:
             # Some databases write through it to what it selects from.
             self._doubt()
+
+    def _add_write(self, table: str, operations: frozenset[Operation]) -> None:
+        self.writes[table] = self.writes.get(table, frozenset()) | operations
 
     # Everything else.
 
@@ -560,8 +539,9 @@ class _Scan:
             self.frame.clause = "insert"
 
     def _into(self) -> None:
+        # Some databases insert into several tables, or have more to say before INTO.
         if self.frame.clause == "insert":
-            self.frame.wants_table = True
+            self._doubt()
 
     def _update(self) -> None:
         if self._is_verb():
@@ -570,7 +550,7 @@ class _Scan:
         self._end_list()
         if self.frame.target:
             # ON CONFLICT DO UPDATE, ON DUPLICATE KEY UPDATE
-            self.writes.append((self.frame.target, _UPDATE))
+            self._add_write(self.frame.target, _UPDATE)
 
     def _delete(self) -> None:
         if self._is_verb():
@@ -651,13 +631,9 @@ _BEGINNINGS: Mapping[str, Callable[[_Scan], None]] = {
     "ANALYZE": _Scan._explain,
     "BEGIN": _Scan._begin_transaction,
     "COPY": _Scan._copy,
-    "DECLARE": _Scan._declare,
     "DESC": _Scan._explain,
     "DESCRIBE": _Scan._explain,
     "EXPLAIN": _Scan._explain,
-    "LOAD": _Scan._load,
-    "REFRESH": _Scan._refresh,
-    "SET": _Scan._set,
     "TRUNCATE": _Scan._truncate,
 }
 
@@ -696,6 +672,8 @@ _ENDS_WHERE = _words(
     "GROUP HAVING ORDER LIMIT OFFSET FETCH WINDOW FOR RETURNING UNION INTERSECT EXCEPT MINUS "
     "QUALIFY INTO OPTION"
 )
+# The last is MySQL's.
+_ALTERNATIVES = frozenset(("OR", "XOR", "||"))
 # Values and functions that stand without parentheses.
 _NO_COLUMN = _words(
     "true false null default current_date current_time current_timestamp current_user "
@@ -705,9 +683,7 @@ _IS_PARAM = re.compile(_PARAM, re.ASCII | re.VERBOSE)
 _IS_ROW_OF_PARAMS = re.compile(
     rf"\(\s*+{_PARAM}(?:\s*+,\s*+{_PARAM})*+\s*+\)", re.ASCII | re.VERBOSE
 )
-_PARAM_IN_TOKEN = re.compile(
-    r"(\?\d*+|%s)|%\(([^()]*+)\)s|\$(\d++)|(?<!:):([A-Za-z_]\w*+)", re.ASCII
-)
+_PARAM_IN_TOKEN = re.compile(r"[?$](\d++)|(\?|%s)|%\(([^()]*+)\)s|(?<!:):([A-Za-z_]\w*+)", re.ASCII)
 
 
 def _lookups(scan: _Scan, sql: str) -> Iterator[Lookup]:
@@ -716,7 +692,7 @@ def _lookups(scan: _Scan, sql: str) -> Iterator[Lookup]:
     tokens = scan.tokens
     columns = _Columns(scan)
     params: dict[int, tuple[int | str, ...]] | None = None
-    for at in _conjuncts(tokens, scan.where):
+    for at in _conjuncts(tokens, scan.words, scan.where):
         column, param = (at, at + 2) if _is_name(tokens[at]) else (at + 2, at)
         found = columns.find(_parts(tokens[column]))
         if found is not None:
@@ -727,11 +703,13 @@ def _lookups(scan: _Scan, sql: str) -> Iterator[Lookup]:
 
 def _tells_rows(scan: _Scan) -> bool:
     """Whether each row of the outcome has one row of each table, and all of them are in sight."""
-    if not scan.is_plain or not scan.is_understood:
+    if not scan.is_plain:
         return False
     verb = scan.words[0]
     if verb in ("UPDATE", "DELETE"):
-        return scan.selects == 0 and len(scan.sources) == 1
+        # UPDATE OR REPLACE deletes what is in the way.
+        is_one = len(scan.sources) == 1 and len(scan.writes.get(scan.sources[0].table, ())) == 1
+        return scan.selects == 0 and is_one
     return verb == "SELECT" and scan.selects == 1
 
 
@@ -775,7 +753,7 @@ class _Group:
     has_alternative: bool = False
 
 
-def _conjuncts(tokens: list[str], at: int) -> list[int]:
+def _conjuncts(tokens: list[str], words: list[str], at: int) -> list[int]:
     """Return where the equalities stand that hold for each row, whatever else does.
 
     They are joined by AND at the top of the WHERE, or in parentheses that stand there.
@@ -783,34 +761,35 @@ def _conjuncts(tokens: list[str], at: int) -> list[int]:
     found: list[int] = []
     groups = [_Group(0)]
     inside: list[str] = []  # what is open of a term that is no equality
-    begins_term, is_between = True, False
+    begins_term = True
+    betweens = 0  # of which the AND is still to come
     while at < len(tokens):
-        word = tokens[at].upper()
+        word = words[at]
         at += 1
         if inside:
             _follow(inside, word)
-        elif begins_term and _is_equality(tokens, at - 1):
+        elif begins_term and _is_equality(tokens, words, at - 1):
             found.append(at - 1)
             begins_term = False
             at += 2
         elif begins_term and word == "(":
             groups.append(_Group(len(found)))
         else:
-            begins_term = word == "AND" and not is_between
-            is_between = word == "BETWEEN" or (is_between and word != "AND")
+            begins_term = word == "AND" and not betweens
+            betweens += (word == "BETWEEN") - (word == "AND" and betweens > 0)
             if word in ("(", "[", "CASE"):
                 inside.append(word)
-            elif word in ("OR", "XOR", "||"):  # the last is MySQL's OR
+            elif word in _ALTERNATIVES:
                 groups[-1].has_alternative = True
             elif word == ")" and len(groups) > 1:
                 group = groups.pop()
-                if group.has_alternative or not _ends_term(tokens, at):
+                if group.has_alternative or not _ends_term(words, at):
                     del found[group.start :]
             elif word in _ENDS_WHERE and len(groups) == 1:
                 break
     # If the end was no end but a column of that name, an alternative may follow.
     is_certain = len(groups) == 1 and not groups[0].has_alternative
-    return found if is_certain and not _has_alternative(tokens[at:]) else []
+    return found if is_certain and _ALTERNATIVES.isdisjoint(words[at:]) else []
 
 
 def _follow(inside: list[str], word: str) -> None:
@@ -823,17 +802,13 @@ def _follow(inside: list[str], word: str) -> None:
             pass
 
 
-def _has_alternative(tokens: list[str]) -> bool:
-    return any(token.upper() in ("OR", "XOR", "||") for token in tokens)
-
-
-def _ends_term(tokens: list[str], at: int) -> bool:
-    word = tokens[at].upper() if at < len(tokens) else ")"
+def _ends_term(words: list[str], at: int) -> bool:
+    word = words[at] if at < len(words) else ")"
     return word in (")", "AND") or word in _ENDS_WHERE
 
 
-def _is_equality(tokens: list[str], at: int) -> bool:
-    if at + 3 > len(tokens) or not _ends_term(tokens, at + 3):
+def _is_equality(tokens: list[str], words: list[str], at: int) -> bool:
+    if at + 3 > len(tokens) or not _ends_term(words, at + 3):
         return False
     left, sign, right = tokens[at : at + 3]
     if sign.upper() == "IN":
@@ -850,8 +825,8 @@ def _params(tokens: list[str], sql: str) -> dict[int, tuple[int | str, ...]]:
         is_row = token[0] == "(" and len(token) > 1
         if is_row or (token[0] in "?%$:" and _IS_PARAM.fullmatch(token)):
             values = []
-            for placeholder, format_name, number, name in _PARAM_IN_TOKEN.findall(token):
-                style = placeholder or ("%()s" if format_name else "$" if number else ":")
+            for number, sign, format_name, name in _PARAM_IN_TOKEN.findall(token):
+                style = sign or ("%()s" if format_name else "$1" if number else ":")
                 values.append(format_name or name or (int(number) - 1 if number else counts[style]))
                 counts[style] += 1
             found[at] = (style, tuple(values))
