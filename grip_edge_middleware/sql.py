@@ -740,9 +740,16 @@ class _Columns:
 
 
 def _assigned(scan: _Scan) -> frozenset[str]:
-    """Return the columns in an UPDATE's SET: a row may come to have another value there."""
-    begin = scan.words.index("SET") if "SET" in scan.words else scan.where
-    return frozenset(_parts(t)[-1] for t in scan.tokens[begin : scan.where] if _is_name(t))
+    """Return the columns that an UPDATE sets: a row may come to have another value there."""
+    columns: set[str] = set()
+    depth, is_left = 0, False
+    for token, word in zip(scan.tokens[: scan.where], scan.words, strict=False):
+        depth += (word in ("(", "[")) - (word in (")", "]"))
+        if not depth and word in ("SET", ",", "="):
+            is_left = word != "="
+        elif is_left and _is_name(token):
+            columns.add(_parts(token)[-1])
+    return frozenset(columns)
 
 
 @dataclass(slots=True)

@@ -482,11 +482,16 @@ LOOKUPS = [
     ("UPDATE post SET a = ? WHERE post.id = ?", "post.id=1"),
     ("UPDATE post SET a = ?, b = b + 1 WHERE id = ? RETURNING a", "post.id=1"),
     ("UPDATE post AS p SET a = ? WHERE p.id IN (?, ?) AND c = ?", "post.id=1,2 post.c=3"),
+    (
+        "UPDATE post SET a = CASE WHEN (post.id = ?) THEN ? END, b = f(id, 1) WHERE id IN (?, ?)",
+        "post.id=2,3",
+    ),
     ("DELETE FROM post WHERE post.id = ?", "post.id=0"),
     ('DELETE FROM "post" WHERE "post"."id" IN (%s, %s)', "post.id=0,1"),
     # The row gets another id, so the value does not tell all that changes.
     ("UPDATE post SET id = ? WHERE id = ? AND a = ?", "post.a=2"),
     ('UPDATE post SET (x, "id") = (?, ?) WHERE id = ?', ""),
+    ("UPDATE post SET x = 1, (y, id) = (?, ?) WHERE id = ?", ""),
     ("UPDATE post SET a = ? WHERE id = ? OR b", ""),
     ("UPDATE OR REPLACE post SET a = ? WHERE id = ?", ""),
     ("UPDATE post SET a = x.b FROM x WHERE post.id = ?", ""),
@@ -663,7 +668,8 @@ def query(random: Random) -> str:
 
 def change(random: Random) -> str:
     """Make an UPDATE or DELETE of one table."""
-    start = random.choice(["DELETE FROM a", "UPDATE a SET x = ?", "UPDATE a SET x = y + ?, y = id"])
+    new = ["x = ?", "x = y + ?, y = id", "id = CASE WHEN x = ? THEN y END", "(x, id) = (y, ?)"]
+    start = random.choice(["DELETE FROM a", f"UPDATE a SET {random.choice(new)}"])
     return f"{start} WHERE {condition(random, ['a.id', 'a.x', 'y'])}"
 
 
