@@ -117,6 +117,7 @@ READS = [
     ("SELECT * FROM a LIMIT 5, 10", "a"),
     ("SELECT * FROM a FOR UPDATE OF a, b SKIP LOCKED", "a"),
     ("SELECT * FROM a FOR NO KEY UPDATE", "a"),
+    ("SELECT * FROM a FOR SHARE OF a, b", "a"),
     ("SELECT x INTO new FROM a", "a"),
     # Words that are names.
     ('SELECT "from", a."join" FROM "order" o JOIN "user" ON "where" = "select"', "order user"),
@@ -390,6 +391,8 @@ LOOKUPS = [
     ("SELECT 1 /* %s */ FROM post WHERE id = %s", ""),
     ("SELECT %b FROM post WHERE id = %s", ""),
     ("SELECT a %s FROM post WHERE id = ?", ""),
+    ("SELECT %(a)s FROM post WHERE id = %s", ""),
+    ("SELECT a[1:n] FROM post WHERE id = %s", ""),
     # Forms.
     ("SELECT * FROM post WHERE ? = post.id", "post.id=0"),
     ("SELECT * FROM post WHERE id == ?", "post.id=0"),
@@ -411,6 +414,7 @@ LOOKUPS = [
     ("SELECT * FROM post WHERE (a > 1 OR b) AND (id = ? AND c) AND NOT d", "post.id=0"),
     ("SELECT * FROM post WHERE a BETWEEN ? AND ? AND id = ?", "post.id=2"),
     ("SELECT * FROM post WHERE CASE WHEN a THEN b OR c END AND id = ?", "post.id=0"),
+    ("SELECT * FROM post WHERE (f(end) OR a) AND id = ?", "post.id=0"),
     # Not these.
     ("SELECT * FROM post WHERE id = 5", ""),
     ("SELECT * FROM post WHERE id = a", ""),
@@ -477,7 +481,8 @@ LOOKUPS = [
     ("SELECT * FROM (VALUES (1)) AS p WHERE p.id = ?", ""),
     ("WITH p AS (SELECT 1) SELECT * FROM post WHERE id = ?", ""),
     ("SELECT * FROM post WHERE id = ?; SELECT * FROM post", ""),
-    ("INSERT INTO log SELECT * FROM post WHERE id = ?", ""),
+    ("SELECT (SELECT max(a) FROM author) FROM post WHERE post.id = ?", ""),
+    ("INSERT INTO log SELECT * FROM post WHERE post.id = ?", ""),
     # Writes.
     ("UPDATE post SET a = ? WHERE post.id = ?", "post.id=1"),
     ("UPDATE post SET a = ?, b = b + 1 WHERE id = ? RETURNING a", "post.id=1"),
