@@ -8,13 +8,23 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import Any
 
 from grip_edge_middleware.http import Response
+from grip_edge_middleware.rows import (
+    Scopes,
+    list_topic,
+    row_template,
+    row_topic,
+    scope_topic,
+    template_of,
+)
 from grip_edge_middleware.settings import Model, TopicSettings
-from grip_edge_middleware.topics import Topic, text
+from grip_edge_middleware.topics import SITE_KEY, Topic, TopicTemplate, text
 from grip_edge_middleware.types import Hold, Operation
 
 logger = logging.getLogger(__name__)
@@ -30,6 +40,21 @@ class Change:
     topic: Topic
     settings: TopicSettings
     message: Mapping[Hold, Response] | None = None
+    is_of_all: bool = False
+    """Stands for all topics of the template, of which any may have changed."""
+
+    @classmethod
+    def of_all(cls, settings: TopicSettings) -> Change:
+        """Return a change of all topics of a template."""
+        template = settings.template
+        is_of_all = bool(template.params)
+        return cls(Topic(template.type_key, template.text), settings, is_of_all=is_of_all)
+
+    @classmethod
+    def of_site(cls, topics: Sequence[TopicSettings]) -> Change:
+        """Return a change of everything."""
+        settings = next((topic for topic in topics if topic.held_routes), topics[0])
+        return cls(Topic(SITE_KEY, SITE_KEY), settings, is_of_all=True)
 
 
 def encode(data: Data) -> Mapping[Hold, Response]:
@@ -59,36 +84,72 @@ class Watch:
 
     topic: TopicSettings
     model: Model
+    note_fault: Callable[[], None] = field(default=lambda: None, compare=False)
+    """Called when something fails that the settings name."""
+    attributes: tuple[str, ...] = field(init=False)
+    """The attributes of the model that fill the topic's name."""
+    _of_all: Change = field(init=False)
 
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """The attributes of the model that fill the topic's name."""
+    def __post_init__(self) -> None:
         params = self.topic.template.params
-        return tuple(self.model.params.get(param, param) for param in params)
+        attributes = tuple(self.model.params.get(param, param) for param in params)
+        object.__setattr__(self, "attributes", attributes)
+        object.__setattr__(self, "_of_all", Change.of_all(self.topic))
 
     def changes(
-        self, operation: Operation, instance: object, before: Mapping[str, object]
+        self,
+        operation: Operation,
+        instance: object,
+        before: Mapping[str, object],
+        now: Mapping[str, object] = MappingProxyType({}),
     ) -> list[Change]:
         """Return the changes that a save of the instance makes.
 
         `before` holds the old values of attributes that the save changed: an object that moves
-        leaves one topic and enters another, and both have changed.
+        leaves one topic and enters another, and both have changed. `now` holds new values that
+        the instance does not know of itself.
         """
         if operation not in self.model.on or not self._applies(instance):
             return []
-        message = self._message(instance)
-        now = {name: getattr(instance, name) for name in self.attributes}
-        topics = dict.fromkeys(
-            t for values in ({**now, **before}, now) if (t := self._fill(values))
-        )
-        return [Change(topic, self.topic, message) for topic in topics]
+        message = None if self.topic.payload is None else self._message(instance)
+        # What is deleted may know less of itself than the database did.
+        known = before if operation == "delete" else now
+        now = {
+            name: known[name] if name in known else getattr(instance, name)
+            for name in self.attributes
+        }
+        topics = [self._fill({**now, **before}), self._fill(now)] if before else [self._fill(now)]
+        return [Change(topic, self.topic, message) for topic in dict.fromkeys(topics) if topic]
+
+    def change_of_all(self, operations: Collection[Operation]) -> Change | None:
+        """Return what changes when rows that nobody knows were written, None if nothing."""
+        return None if self.model.on.isdisjoint(operations) else self._of_all
+
+    def changes_of_keys(
+        self, attribute: str | None, keys: Iterable[object], operations: Collection[Operation]
+    ) -> list[Change]:
+        """Return what changes with the objects that have these primary keys.
+
+        Their topics, if the attribute that is the key is all that fills a name; else all topics.
+        """
+        change = self.change_of_all(operations)
+        if change is None:
+            return []
+        is_enough = self.topic.payload is None and set(self.attributes) == {attribute}
+        if not is_enough or not all(type(key) is int for key in keys):
+            return [change]
+        topics = (self._fill(dict.fromkeys(self.attributes, key)) for key in keys)
+        return [Change(topic, self.topic) for topic in topics if topic is not None]
 
     def _applies(self, instance: object) -> bool:
+        if self.model.when is None:
+            return True
         try:
             when = _resolve(self.model.when)
             return when is None or bool(when(instance))
         except Exception:
             logger.exception("when of %s failed; it is taken for changed", self.topic.template.text)
+            self.note_fault()
             return True
 
     def _message(self, instance: object) -> Mapping[Hold, Response] | None:
@@ -97,16 +158,17 @@ class Watch:
             return None if payload is None else encode(payload(instance))
         except Exception:
             logger.exception("payload of %s failed; it is purged", self.topic.template.text)
+            self.note_fault()
             return None
 
     def _fill(self, values: Mapping[str, object]) -> Topic | None:
-        filled = {
-            param: values[attribute]
-            for param, attribute in zip(self.topic.template.params, self.attributes, strict=True)
-        }
-        # No URL shows a parameter without a value, so there is nobody to tell.
-        is_shown = all(value is not None and text(value) for value in filled.values())
-        return self.topic.template.fill(filled) if is_shown else None
+        template, filled = self.topic.template, {}
+        for param, attribute in zip(template.params, self.attributes, strict=True):
+            value = filled[param] = values[attribute]
+            # No URL shows a parameter without a value, so there is nobody to tell.
+            if value is None or not text(value):
+                return None
+        return template.fill(filled)
 
 
 def _resolve(target: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
@@ -139,9 +201,12 @@ class Watches:
     _by_class: dict[type, tuple[Watch, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, topics: Iterable[TopicSettings]) -> Watches:
+    def of(
+        cls, topics: Iterable[TopicSettings], note_fault: Callable[[], None] = lambda: None
+    ) -> Watches:
         """Collect the models of all topics."""
-        return cls(tuple(Watch(topic, model) for topic in topics for model in topic.models))
+        watched = ((topic, model) for topic in topics for model in topic.models)
+        return cls(tuple(Watch(topic, model, note_fault) for topic, model in watched))
 
     def find(self, kind: type) -> tuple[Watch, ...]:
         """Return the watches of a class or of what it inherits from."""
@@ -172,6 +237,57 @@ class Watches:
             for watch in self.find(type(instance))
             for change in watch.changes(operation, instance, before)
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row that was written, as far as keys go: what identifies it, before and after.
+
+    `pks` has nothing where the table has no single primary key; `scopes` are columns and values.
+    """
+
+    table: str
+    pks: tuple[object, ...]
+    scopes: tuple[tuple[str, object], ...] = ()
+
+
+class Rows:
+    """From rows and tables to changes, for pages whose keys are those of what they read."""
+
+    def __init__(self, scopes: Scopes, *, throttle: float) -> None:
+        self.scopes = scopes
+        self._settings_of = lru_cache(maxsize=1024)(partial(_row_settings, throttle))
+
+    def changes(self, row: Row) -> Iterator[Change]:
+        """Yield the changes that a write of the row makes: to it, and to lists that show it."""
+        settings = self._settings_of(row_template(row.table))
+        topics = [row_topic(row.table, pk) for pk in row.pks if pk is not None]
+        topics += [scope_topic(row.table, c, v) for c, v in row.scopes if v is not None]
+        for topic in dict.fromkeys(topics or [list_topic(row.table)]):
+            yield Change(topic, settings)
+
+    def change_of_all(self, table: str) -> Change:
+        """Return what changes when rows that nobody knows were written."""
+        return Change.of_all(self._settings_of(row_template(table)))
+
+    def settings_of(self, key: str) -> TopicSettings | None:
+        """Return the settings of the rows of which this is a key, None if it is of none."""
+        template = template_of(key)
+        return None if template is None else self._settings_of(template)
+
+
+def _row_settings(throttle: float, template: TopicTemplate) -> TopicSettings:
+    return TopicSettings(
+        template,
+        routes=(),
+        models=(),
+        throttle=throttle,
+        payload=None,
+        coalesce=True,
+        recovery=None,
+        refetch=False,
+        private=False,
+    )
 
 
 def _named(model: Model) -> Any:

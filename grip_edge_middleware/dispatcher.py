@@ -6,19 +6,16 @@ never waits for it and never raises. What a target refuses is tried again while 
 
 from __future__ import annotations
 
-import atexit
 import logging
 import math
-import multiprocessing.util
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.delivery import Delivery
 from grip_edge_middleware.metrics import Metrics
+from grip_edge_middleware.process import attach_to_process
 from grip_edge_middleware.stores import Claim, Overflow, Store
 
 logger = logging.getLogger(__name__)
@@ -49,7 +46,7 @@ class Dispatcher:
         self._is_closed = False
         self._is_full = False
         self._start_anew()
-        _attach_to_process(self)
+        attach_to_process(self)
 
     def submit(self, changes: Sequence[Change]) -> None:
         """Note the changes, to be sent from the dispatcher's thread."""
@@ -62,7 +59,15 @@ class Dispatcher:
         self._metrics.count("changes", len(changes))
         if any(overflow):
             self._note_overflow(overflow)
-        self._wake_up()
+        if not self._wakes_in_time():
+            self._wake_up()
+
+    def _wakes_in_time(self) -> bool:
+        """Whether the thread will look for what is due by itself: waking it costs more than all."""
+        if self._wakes_at == math.inf:
+            return False
+        next_due = self._store.next_due()
+        return next_due is not None and next_due >= self._wakes_at
 
     def turn(self, now: float, *, everything: bool = False) -> float | None:
         """Deliver what is due once; return when the next turn is, None if nothing is pending.
@@ -166,6 +171,8 @@ class Dispatcher:
         self._starting = threading.Lock()
         self._progress = threading.Condition()
         self._wake = threading.Event()
+        # Until the thread waits for that, it is woken by everything.
+        self._wakes_at = math.inf
         self._flushes_asked = 0
         self._flushes_tried = 0
         self._flushes_done = 0
@@ -208,8 +215,10 @@ class Dispatcher:
     def _run(self) -> None:
         while not self._is_closed:
             # Cleared before the turn, so that what is submitted during it makes another.
+            self._wakes_at = math.inf
             self._wake.clear()
             next_due = self._next_turn()
+            self._wakes_at = math.inf if next_due is None else next_due
             with self._progress:
                 self._progress.notify_all()
             self._wake.wait(None if next_due is None else max(0.0, next_due - self._clock()))
@@ -241,23 +250,3 @@ class Dispatcher:
             if next_due is not None:
                 self._wake.wait(min(max(0.0, next_due - self._clock()), timeout_s))
                 self._wake.clear()
-
-
-def _attach_to_process(dispatcher: Dispatcher) -> None:
-    """Have the dispatcher closed at exit and started anew in a fork, for as long as it lives."""
-    reference = weakref.ref(dispatcher)
-
-    def close() -> None:
-        if (alive := reference()) is not None:
-            alive.close()
-
-    def after_fork() -> None:
-        if (alive := reference()) is not None:
-            alive.after_fork()
-
-    atexit.register(close)
-    os.register_at_fork(after_in_child=after_fork)
-    # Children of multiprocessing end without atexit, and forget the finalizers of their parent.
-    multiprocessing.util.register_after_fork(
-        dispatcher, lambda child: multiprocessing.util.Finalize(None, child.close, exitpriority=0)
-    )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from grip_edge_middleware import sources
-from grip_edge_middleware.changes import Change, Data, Watches, encode
+from grip_edge_middleware.changes import Change, Data, encode
 from grip_edge_middleware.delivery import Delivery
 from grip_edge_middleware.dispatcher import Dispatcher
 from grip_edge_middleware.errors import DeliveryError, Mistake, SettingsError, TopicError
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.metrics import Counts
-from grip_edge_middleware.middleware import current_notes, flask
+from grip_edge_middleware.middleware import flask
 from grip_edge_middleware.middleware.asgi import ASGIMiddleware
 from grip_edge_middleware.middleware.wsgi import WSGIMiddleware
+from grip_edge_middleware.notes import current_notes
+from grip_edge_middleware.outbox import Outbox
 from grip_edge_middleware.policy import Policy, find_topic
 from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers import Purger
@@ -143,37 +146,59 @@ class GripEdge:
 
     # --- when something changed -------------------------------------------------------------
 
-    def submit(self, topic: str, /, **params: object) -> None:
+    def submit(self, topic: str, /, *, on_commit: object = None, **params: object) -> None:
         """Say that a topic changed: its pages are purged, then its routes' new answers published.
 
             edge.submit("counters")
             edge.submit("counter-{name}", name="blue")
+            edge.submit("counters", on_commit=session)
 
-        Call it after the commit. TopicError if the settings declare no such topic.
+        Call it after the commit, or name what is to be committed: a SQLAlchemy session or
+        connection, a Django connection or its alias, a peewee database. TopicError if the settings
+        declare no such topic, TypeError if `on_commit` is none of these.
         """
         settings, filled = self._configured.find(topic, params)
-        self._configured.dispatcher.submit([Change(filled, settings)])
+        self._configured.tell([Change(filled, settings)], on_commit)
 
-    def publish(self, topic: str, data: Data, /, **params: object) -> None:
+    def publish(
+        self, topic: str, data: Data, /, *, on_commit: object = None, **params: object
+    ) -> None:
         """Say that a topic changed, and what to publish instead of its routes' answers.
 
         Text and bytes go out as they are. Anything else is encoded as JSON: as an event
         (`data: {...}`) on a stream, as the body of a long-poll's response. TypeError or ValueError
-        if it cannot.
+        if it cannot. `on_commit` as for `submit`.
         """
         settings, filled = self._configured.find(topic, params)
-        self._configured.dispatcher.submit([Change(filled, settings, encode(data))])
+        self._configured.tell([Change(filled, settings, encode(data))], on_commit)
 
-    def changed(self, instance: object) -> None:
+    def changed(self, instance: object, *, on_commit: object = None) -> None:
         """Say that a model's instance was saved by means that no source sees.
 
-        Call it after the commit. It changes the topics whose `models` name the instance's class;
-        TopicError if none does.
+        It changes the topics whose `models` name the instance's class, and with `auto_tags` the
+        pages that show its row; TopicError if there are none. `on_commit` as for `submit`.
         """
-        watches = self._configured.watches
-        if not watches.find(type(instance)):
-            raise TopicError(f"no topic has {type(instance).__qualname__} among its models")
-        self._configured.dispatcher.submit(watches.changes("update", instance, {}))
+        self._configured.tell(self._configured.changes(instance), on_commit)
+
+    def suppress(self) -> AbstractContextManager[None]:
+        """Return a context in which no save is told, as for imports and fixtures.
+
+            with edge.suppress():
+                session.add_all(rows)
+                session.commit()
+
+        It counts when something is written, not when it is committed: flush within the block. What
+        the edge is told by `submit`, `publish` and `changed` is told all the same.
+        """
+        return self._configured.observer.suppress()
+
+    def follow(self, target: object) -> None:
+        """Listen to a SQLAlchemy engine on which no session works, before it is used.
+
+        TypeError if it is none. Other libraries' databases are met by themselves.
+        """
+        if not any(source.follow(target) for source in self._configured.connected()):
+            raise TypeError(f"there is nothing to follow in {_name(target)}")
 
     def flush(self, timeout: float | None = None) -> bool:
         """Deliver all that is pending now, within `timeout` seconds; return whether it was.
@@ -223,7 +248,6 @@ class _Parts:
         self.settings = settings
         self.templates = {t.template.text for t in settings.topics if t.template.params}
         self.policy = Policy(settings)
-        self.watches = Watches.of(settings.topics)
         self.metrics = Counts()
         transport = HttpTransport(timeout_s=settings.timeout)
         self.renderer = _AppRenderer(settings, transport)
@@ -247,7 +271,26 @@ class _Parts:
             metrics=self.metrics,
             flush_timeout_s=settings.flush_timeout,
         )
-        self._disconnect = sources.connect(self.watches, self.dispatcher.submit)
+        self.outbox = self._make_outbox()
+        self.observer = sources.Observer.of(
+            settings, self.dispatcher.submit, self.metrics, self.outbox
+        )
+        self.sources = [] if self.observer.is_idle else sources.connect(self.observer)
+
+    def _make_outbox(self) -> Outbox | None:
+        if self.settings.outbox is None:
+            return None
+        return Outbox(
+            self.settings.topics,
+            submit=self.dispatcher.submit,
+            sequence=self.store.sequence,
+            delivered=self.store.delivered,
+            finish=self.dispatcher.close,
+            metrics=self.metrics,
+            throttle_s=self.settings.throttle,
+            grace_s=self.settings.outbox.grace,
+            name=self.settings.outbox.name,
+        )
 
     def find(self, name: str, params: Mapping[str, object]) -> tuple[TopicSettings, Topic]:
         """Return a topic by its name, or by its template and values."""
@@ -260,12 +303,39 @@ class _Parts:
             raise TopicError(f'no topic is named "{name}"; the settings declare {declared}')
         return found
 
+    def changes(self, instance: object) -> list[Change]:
+        """Return what an update of the instance changes."""
+        for source in self.sources:
+            if (changes := source.changes(instance)) is not None:
+                break
+        else:
+            changes = self.observer.watches.changes("update", instance, {})
+        if not changes and not self.observer.watches.find(type(instance)):
+            raise TopicError(f"no topic has {type(instance).__qualname__} among its models")
+        return changes
+
+    def tell(self, changes: Sequence[Change], on_commit: object) -> None:
+        """Dispatch the changes, or have them wait for a commit."""
+        if on_commit is None:
+            self.dispatcher.submit(changes)
+            return
+        if not any(source.defer(on_commit, changes) for source in self.connected()):
+            raise TypeError(f"on_commit: there is nothing to wait for in {_name(on_commit)}")
+
+    def connected(self) -> list[sources.Source]:
+        """Return the sources, also if no model is watched."""
+        self.sources = self.sources or sources.connect(self.observer)
+        return self.sources
+
     def longest_ttl(self) -> int | None:
         """Bound what a page that cannot be purged may be behind."""
         return None if self.delivery.can_purge() else self.settings.degraded_ttl
 
     def close(self) -> None:
-        self._disconnect()
+        for source in self.sources:
+            source.disconnect()
+        if self.outbox is not None:
+            self.outbox.close()
         self.dispatcher.close()
 
 
@@ -281,6 +351,10 @@ def _fill(settings: TopicSettings, params: Mapping[str, object]) -> Topic:
         return template.fill(params)
     except ValueError as error:
         raise TopicError(f'topic "{template.text}": {error}') from None
+
+
+def _name(found: object) -> str:
+    return f"an instance of {type(found).__module__}.{type(found).__qualname__}"
 
 
 def _purger(cdn: Varnish | Fastly) -> Purger:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from grip_edge_middleware.grip import NEXT_LINK, parse_grip_last, shown_by
 from grip_edge_middleware.http import Response
-from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts, Shown
+from grip_edge_middleware.notes import Notes
+from grip_edge_middleware.policy import Plan, Policy, RequestFacts, Shown
 from grip_edge_middleware.types import Headers
 
 _FOR_CACHES = frozenset(

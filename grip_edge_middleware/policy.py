@@ -38,7 +38,9 @@ from grip_edge_middleware.grip import (
     private_next_link,
     stream_headers,
 )
+from grip_edge_middleware.notes import Notes
 from grip_edge_middleware.routing import Matcher
+from grip_edge_middleware.rows import Scopes, template_of
 from grip_edge_middleware.settings import Route, Settings, TopicSettings
 from grip_edge_middleware.signature import Verifier
 from grip_edge_middleware.surrogate import build_keys, parse_keys
@@ -79,15 +81,6 @@ class RequestFacts:
     """Why the request is not taken for one of a GRIP proxy's, None if it is."""
 
 
-@dataclass(slots=True)
-class Notes:
-    """What a view says about its response, until the headers leave."""
-
-    keys: list[str] = field(default_factory=list)
-    declines_hold: bool = False
-    is_closed: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Shown:
     """One topic that a path shows, and the route that says so."""
@@ -98,6 +91,8 @@ class Shown:
     """Whether who missed a message can be shown what it said."""
     is_private: bool
     type_key: str
+    auto_tags: bool = False
+    """Whether the rows that are read for it are keys as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +106,12 @@ class Plan:
     def is_private(self) -> bool:
         """Whether not everybody may see it: it is never cached, and held by a GRIP proxy only."""
         return any(shown.is_private for shown in self.shown)
+
+    def notes(self) -> Notes:
+        """Return what will be noted about a response to a request of this path."""
+        collects = any(shown.auto_tags for shown in self.shown)
+        scopes = self.policy.scopes if collects else None
+        return Notes(route=self.shown[0].route.pattern.text, scopes=scopes)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -180,6 +181,8 @@ class Plan:
     def _with_keys(
         self, request: RequestFacts, headers: Headers, notes: Notes, *, freshness: Headers
     ) -> Headers:
+        if notes.is_unclear:
+            return keep_out(headers)  # nothing would purge it
         keys = self._keys(headers, notes)
         budget = self.policy.key_budget
         value = build_keys(keys, self.policy.any_key, budget_bytes=budget)
@@ -200,9 +203,9 @@ class Plan:
         return [SITE_KEY, *types, *(s.topic.name for s in shown), *tagged]
 
     def _tagged(self, headers: Headers, notes: Notes) -> list[str]:
-        """Return the keys that the view and the app have added."""
+        """Return the keys that the view and the app have added, and those of what was read."""
         own = parse_keys(value for name, value in headers if name.lower() == "surrogate-key")
-        return [*notes.keys, *own]
+        return [*notes.keys, *own, *notes.rows]
 
     def _held(self, request: RequestFacts, headers: Headers, notes: Notes) -> list[Shown]:
         """Return what the response is held for, all in the same way; nothing if it is not held."""
@@ -261,15 +264,20 @@ class Plan:
 
         What changed meanwhile has none: it may show either version.
         """
-        tagged = [key for key in self._tagged(headers, notes) if self.policy.type_key(key)]
-        names = list(dict.fromkeys([*self.names, *tagged]))
-        if has_header(headers, "etag"):
+        if has_header(headers, "etag") or notes.is_unclear:
             return headers
+        tagged = [key for key in self._tagged(headers, notes) if self.policy.type_key(key)]
+        names = list(dict.fromkeys([*self.names, *tagged, *self._tables(notes)]))
         # In this order: if nothing has changed by now, these were the versions all along.
         versions = request.versions_now(names)
         if request.has_changed(names, lag=False):
             return headers
         return [*headers, ("ETag", etag(versions.values()))]
+
+    def _tables(self, notes: Notes) -> list[str]:
+        """Return the keys of changes of which it is not known which rows they are."""
+        types = [key for row in notes.rows if (key := self.policy.type_key(row))]
+        return [SITE_KEY, *types] if types else []
 
     def _depends_on_accept(self) -> bool:
         return any(shown.route.accept for shown in self.shown)
@@ -286,6 +294,7 @@ class Policy:
         self.key_budget = settings.key_budget
         self.is_purgeable = bool(settings.cdns)
         self.secret = settings.secret
+        self.scopes = Scopes(settings.scopes)
         self._topics = settings.topics
         self._verifier = Verifier(settings.proxies)
         self._matcher = Matcher(
@@ -349,11 +358,15 @@ class Policy:
 
         None if the key is no topic's.
         """
+        if (template := template_of(key)) is not None:
+            return template.any_key if key != template.type_key else None
         topic = find_topic(self._topics, key)
         return topic[0].template.any_key if topic and topic[1].params else None
 
     def _type_key(self, key: str) -> str | None:
         """Return what is purged instead of a topic's key when there is no room for that."""
+        if (template := template_of(key)) is not None:
+            return template.type_key
         topic = find_topic(self._topics, key)
         return topic[0].template.type_key if topic else None
 
@@ -363,7 +376,8 @@ def _shown(settings: TopicSettings, topic: Topic, route: Route) -> Shown:
     recovers = route.hold is not None and settings.can_recover(route.hold)
     is_readable = route.hold == "response" or not topic.is_shortened
     type_key = settings.template.type_key
-    return Shown(topic, route, recovers and is_readable, settings.private, type_key)
+    auto_tags = settings.auto_tags is not None
+    return Shown(topic, route, recovers and is_readable, settings.private, type_key, auto_tags)
 
 
 def find_topic(topics: Iterable[TopicSettings], name: str) -> tuple[TopicSettings, Topic] | None:

@@ -42,6 +42,10 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 # Half of what is recommended for HMAC with SHA-256; a word would be guessed.
 MIN_SECRET = 16
 
+# Longer than a target usually takes, and than clocks of machines usually differ.
+OUTBOX_GRACE_S = 10.0
+MAX_OUTBOX_NAME = 64
+
 # What each CDN takes as Surrogate-Key, in bytes.
 KEY_BUDGETS = {
     # What examples/edge gives Varnish room for: a longer header, and an object may lose its keys.
@@ -94,6 +98,8 @@ class TopicSettings:
     recovery: str | None
     refetch: bool
     private: bool
+    auto_tags: frozenset[str] | None = None
+    """The scopes of lists, if what a view reads are surrogate keys of its response."""
 
     @property
     def recovers(self) -> bool:
@@ -136,10 +142,20 @@ class Fastly:
 
 
 @dataclass(frozen=True, slots=True)
+class OutboxSettings:
+    """For how many seconds a row is left to its process, and whose rows are taken."""
+
+    grace: float = OUTBOX_GRACE_S
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The settings dict, valid."""
 
     topics: tuple[TopicSettings, ...]
+    throttle: float
+    """Of what no topic declares."""
     proxies: tuple[Proxy, ...]
     cdns: tuple[Varnish | Fastly, ...]
     origin: str | None
@@ -153,6 +169,17 @@ class Settings:
     degraded_ttl: int
     purge_deadline: float
     """Infinite if a publish waits for its purge for as long as it takes."""
+    outbox: OutboxSettings | None
+
+    @property
+    def tags_rows(self) -> bool:
+        """Whether what is read are keys of some topic's pages."""
+        return any(topic.auto_tags is not None for topic in self.topics)
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The columns by which lists are told apart."""
+        return frozenset().union(*(topic.auto_tags or () for topic in self.topics))
 
     @classmethod
     def parse(cls, settings: object, environ: Mapping[str, str]) -> Settings:
@@ -183,6 +210,7 @@ _TOPIC_DEFAULTS: Mapping[str, Any] = {
     "recovery": "next-link",
     "refetch": False,
     "private": False,
+    "auto_tags": None,
 }
 _TOPIC_ONLY = ("routes", "models", "payload")
 _GLOBAL_DEFAULTS: Mapping[str, Any] = {
@@ -199,6 +227,7 @@ _GLOBAL_DEFAULTS: Mapping[str, Any] = {
     # Old pages are gone before anybody wonders, and the cache still takes most of a crowd's load.
     "degraded_ttl": 5,
     "purge_deadline": 10.0,
+    "outbox": None,
 }
 _GLOBAL_ONLY = ("topics", "grip_url", "cdn", "secret")
 
@@ -234,6 +263,7 @@ class _Reader:
             self.wrong("refetch", "nothing is sent again with confirm_after 0", "leave out one")
         return Settings(
             topics=topics,
+            throttle=shared["throttle"],
             proxies=proxies,
             cdns=self.cdns(found.get("cdn")),
             secret=self.secret(found, topics),
@@ -279,6 +309,7 @@ class _Reader:
             recovery=values["recovery"],
             refetch=values["refetch"],
             private=values["private"],
+            auto_tags=values["auto_tags"],
         )
         self.check_rendering(path, topic)
         self.check_params(path, topic)
@@ -536,7 +567,10 @@ def _mapping(found: object) -> Mapping[Any, Any]:
 
 
 def _template(found: object) -> TopicTemplate:
-    return TopicTemplate.parse(found) if isinstance(found, str) else _expected("a name", found)
+    template = TopicTemplate.parse(found) if isinstance(found, str) else _expected("a name", found)
+    if "on_commit" in template.params:
+        raise _Wrong('a parameter cannot be named "on_commit"', "rename it")
+    return template
 
 
 def _pattern(found: object) -> Pattern:
@@ -552,6 +586,42 @@ def _boolean(found: object) -> bool:
 def _is_number(found: Any) -> bool:
     is_number = isinstance(found, int | float) and not isinstance(found, bool)
     return is_number and 0 <= found <= MAX_SECONDS
+
+
+def _only_names(found: Mapping[Any, Any], *known: str) -> None:
+    for name in found:
+        if name not in known:
+            hint = _nearest(name, known) or f"known are {', '.join(known)}"
+            raise _Wrong(f"unknown setting {_show(name)}", hint)
+
+
+def _auto_tags(found: object) -> frozenset[str] | None:
+    """Return the scopes, None if nothing is tagged by itself."""
+    if isinstance(found, bool) or found is None:
+        return frozenset() if found else None
+    if not isinstance(found, Mapping):
+        _expected('True, False or {"scopes": [columns]}', found)
+    _only_names(found, "scopes")
+    scopes = found.get("scopes", ())
+    if isinstance(scopes, str) or not isinstance(scopes, Iterable):
+        _expected('a list of columns such as ["author_id"]', scopes)
+    names = list(scopes)
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"\w+(\.\w+)?", name):
+            _expected('a column such as "author_id" or "post.author_id"', name)
+    return frozenset(name.lower() for name in names)
+
+
+def _outbox(found: object) -> OutboxSettings | None:
+    if isinstance(found, bool) or found is None:
+        return OutboxSettings() if found else None
+    if not isinstance(found, Mapping):
+        _expected('True, False or {"grace": seconds, "name": a name}', found)
+    _only_names(found, "grace", "name")
+    name = found.get("name", "")
+    if not isinstance(name, str) or len(name) > MAX_OUTBOX_NAME:
+        _expected(f"a name of at most {MAX_OUTBOX_NAME} characters", name)
+    return OutboxSettings(_some_seconds(found.get("grace", OUTBOX_GRACE_S)), name)
 
 
 def _whole_seconds(found: Any) -> int:
@@ -720,6 +790,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "coalesce": _boolean,
     "refetch": _boolean,
     "private": _boolean,
+    "auto_tags": _auto_tags,
     "recovery": lambda found: (
         found if found in ("next-link", None) else _expected('"next-link" or None', found)
     ),
@@ -731,5 +802,6 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "confirm_after": _confirm_after,
     "replica_lag": _seconds,
     "degraded_ttl": _whole_seconds,
+    "outbox": _outbox,
     "purge_deadline": lambda found: math.inf if found is None else _seconds(found),
 }

@@ -158,16 +158,20 @@ def _is_doubtful(sql: str, tokens: list[str]) -> bool:
     """Whether databases may disagree on where a string ends, or it does not end."""
     if "\\" not in sql and "$" not in sql:
         return False
-    before = ""
-    for token in tokens:
-        first, was_before, before = token[0], before, token
-        if first in "'\"" and _DOUBTFUL_BACKSLASH.search(token):
-            # As Django writes it.
-            if (was_before.upper(), token) != ("ESCAPE", r"'\'"):
+    for at, token in enumerate(tokens):
+        if token[0] in "'\"" and _DOUBTFUL_BACKSLASH.search(token):
+            if not _is_of_django(tokens, at):
                 return True
-        elif first == "$" and not _PARAM_OR_DOLLARS.match(token):
+        elif token[0] == "$" and not _PARAM_OR_DOLLARS.match(token):
             return True
     return False
+
+
+def _is_of_django(tokens: list[str], at: int) -> bool:
+    r"""Whether it is `ESCAPE '\'` or `REPLACE(x, '\', '\\')`, which MySQL takes for nothing."""
+    if tokens[at] != r"'\'":
+        return False
+    return tokens[at - 1].upper() == "ESCAPE" or tokens[at + 1 : at + 4] == [",", r"'\\'", ")"]
 
 
 _PARAM_OR_DOLLARS = re.compile(r"\$\d|(\$[^$]*+\$).*\1\Z", re.DOTALL)

@@ -42,6 +42,8 @@ def text(value: object) -> str:
 
 def escape(value: str, also: frozenset[str] = frozenset()) -> str:
     """Percent-encode all but `[A-Za-z0-9._~-]`, and of these the characters in `also`."""
+    if value.isalnum() and value.isascii():
+        return value
     escaped = quote(value, safe="", errors="surrogatepass")
     for character in also:
         escaped = escaped.replace(character, f"%{ord(character):02X}")
@@ -92,6 +94,15 @@ class TopicTemplate:
     params: tuple[str, ...]
     also: frozenset[str] = frozenset()
     """What separates the parameters; escaped in values, so that a name has only one reading."""
+    any_key: str = field(init=False, compare=False)
+    """The key of a page that shows more of these topics than its header can name.
+
+    It is purged with each of them. `%a` never arises from `escape` (`%A` does).
+    """
+
+    def __post_init__(self) -> None:
+        any_key = shorten("%any".join(self.literals)) if self.params else self.text
+        object.__setattr__(self, "any_key", any_key)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -108,14 +119,6 @@ class TopicTemplate:
         return cls(text, literals, params, also)
 
     @property
-    def any_key(self) -> str:
-        """The key of a page that shows more of these topics than its header can name.
-
-        It is purged with each of them. `%a` never arises from `escape` (`%A` does).
-        """
-        return shorten("%any".join(self.literals)) if self.params else self.text
-
-    @property
     def type_key(self) -> str:
         """The key of every page that shows a topic of this template.
 
@@ -125,7 +128,8 @@ class TopicTemplate:
 
     def keys(self, topic: Topic) -> tuple[str, ...]:
         """Return what a change of the topic purges: its own key, and that of pages of many."""
-        return tuple(dict.fromkeys((topic.name, self.any_key)))
+        name, any_key = topic.name, self.any_key
+        return (name,) if name == any_key else (name, any_key)
 
     def fill(self, values: Mapping[str, object]) -> Topic:
         """Return the topic for these values.
@@ -133,12 +137,12 @@ class TopicTemplate:
         KeyError names a parameter that is missing, ValueError one that is empty: without it, the
         name could be another topic's.
         """
-        params = tuple((param, text(values[param])) for param in self.params)
-        for param, value in params:
+        params = tuple([(param, text(values[param])) for param in self.params])
+        name = self.literals[0]
+        for (param, value), literal in zip(params, self.literals[1:], strict=True):
             if not value:
                 raise ValueError(f"{param} is empty")
-        escaped = [escape(value, self.also) for _, value in params]
-        name = "".join(_interleave(self.literals, escaped))
+            name += escape(value, self.also) + literal
         return Topic(shorten(name), self.text, params)
 
     def read(self, name: str) -> Topic | None:

@@ -146,6 +146,10 @@ class RecordingServer:
         return [request for request in self.requests if request.is_purge]
 
     @property
+    def purged_keys(self) -> set[str]:
+        return {key for request in self.purges for key in request.keys}
+
+    @property
     def publishes(self) -> list[Recorded]:
         return [request for request in self.requests if request.is_publish]
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, MetaData, create_engine, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from werkzeug.test import Client
 
 from grip_edge_middleware import GripEdge, GripEdgeError, SettingsError, TopicError
+from grip_edge_middleware.sources.sqlalchemy import create_outbox
 from tests.recording import DEADLINE_S, Answer, RecordingServer, acknowledge
 
 TOPICS: dict[str, Any] = {
@@ -113,6 +117,111 @@ def test_an_instance_that_no_source_sees_is_told(server: RecordingServer) -> Non
 
         assert edge.flush(DEADLINE_S)
         assert server.items[0]["formats"]["http-stream"]["content"] == "blueblue"
+
+
+# --- with a database --------------------------------------------------------------------------
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Tally(Base):
+    __tablename__ = "counter"
+    name: Mapped[str] = mapped_column(primary_key=True)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = create_engine(f"sqlite:///{tmp_path}/counters.sqlite3")
+    Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@contextmanager
+def watching(server: RecordingServer, **settings: Any) -> Iterator[GripEdge]:
+    topics = {"counter-{name}": {"models": [Tally], "routes": ["/counters/<name>/"]}}
+    cdn = server.url.replace("http", "varnish")
+    given = {"grip_url": None, "cdn": cdn, "topics": topics, "confirm_after": 0, **settings}
+    with closing(GripEdge(settings=given, environ={})) as edge:
+        yield edge
+
+
+def test_what_waits_for_a_commit_is_told_after_it(server: RecordingServer, engine: Engine) -> None:
+    with watching(server) as edge, Session(engine) as session:
+        edge.submit("counter-blue", on_commit=session)
+        edge.publish("counter-red", "x", on_commit=session)
+        edge.changed(Tally(name="green"), on_commit=session)
+        assert edge.health()["pending"] == 0
+        session.execute(text("select 1"))
+        session.commit()
+
+        assert edge.flush(DEADLINE_S)
+    assert {"counter-blue", "counter-red", "counter-green"} <= server.purged_keys
+
+
+def test_what_waits_for_a_commit_is_forgotten_with_a_rollback(
+    server: RecordingServer, engine: Engine
+) -> None:
+    with watching(server) as edge, Session(engine) as session:
+        session.execute(text("select 1"))
+        edge.submit("counter-blue", on_commit=session)
+        session.rollback()
+        session.commit()
+
+        assert edge.health()["pending"] == 0
+    assert server.purged_keys == set()
+
+
+def test_what_is_no_transaction_cannot_be_waited_for(edge: GripEdge) -> None:
+    with pytest.raises(TypeError, match=r"nothing to wait for in an instance of builtins\.object"):
+        edge.submit("counters", on_commit=object())
+    with pytest.raises(TypeError, match=r"nothing to follow in an instance of builtins\.int"):
+        edge.follow(1)
+
+
+def test_a_suppressed_save_is_not_told(server: RecordingServer, engine: Engine) -> None:
+    with watching(server) as edge, Session(engine) as session:
+        with edge.suppress():
+            session.add(Tally(name="blue"))
+            session.commit()
+            edge.submit("counter-green")
+        session.add(Tally(name="red"))
+        session.commit()
+
+        assert edge.flush(DEADLINE_S)
+    assert "counter-blue" not in server.purged_keys
+    assert {"counter-red", "counter-green"} <= server.purged_keys
+
+
+def test_statements_on_an_engine_without_a_session_are_seen_if_it_is_followed(
+    server: RecordingServer, engine: Engine
+) -> None:
+    with watching(server) as edge:
+        edge.follow(engine)
+        with engine.begin() as connection:
+            connection.execute(text("insert into counter values ('blue')"))
+
+        assert edge.flush(DEADLINE_S)
+    assert server.purged_keys == {"counter-%all"}
+
+
+def test_what_a_killed_process_committed_is_purged_by_the_next(
+    server: RecordingServer, engine: Engine
+) -> None:
+    outbox = create_outbox(MetaData())
+    outbox.create(engine)
+    changes = '[{"topic":"counter-blue","of":"counter-{name}","params":[["name","blue"]]}]'
+    with engine.begin() as connection:
+        connection.execute(outbox.insert().values(id="left", edge="", due=0, changes=changes))
+
+    with watching(server, outbox=True) as edge:
+        edge.follow(engine)
+        server.wait_for(lambda seen: any("counter-blue" in r.keys for r in seen if r.is_purge))
+
+    with engine.connect() as connection:
+        assert connection.execute(outbox.select()).all() == []
 
 
 def test_health_shows_targets_counts_and_what_is_pending(

@@ -32,11 +32,14 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from sqlalchemy import StaticPool, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, SessionTransaction, mapped_column
 
-from grip_edge_middleware.changes import Change, Watches
+from grip_edge_middleware.changes import Change
 from grip_edge_middleware.grip import CONFIRMED
 from grip_edge_middleware.http import Response
+from grip_edge_middleware.metrics import Counts
 from grip_edge_middleware.next_link import NextLink
-from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts
+from grip_edge_middleware.notes import Notes
+from grip_edge_middleware.policy import Plan, Policy, RequestFacts
+from grip_edge_middleware.sources import Observer
 from grip_edge_middleware.sources.sqlalchemy import SQLAlchemySource
 from tests.recording import Clock, Outcome, Recorded, Simulation
 from tests.simulated import Cache, Client, Fault, Item, Pushpin, Target
@@ -209,7 +212,7 @@ class World(RuleBasedStateMachine):
         self.saves = 0
         self.session.add_all(Counter(name=name, value=0) for name in NAMES)
         self.end(self.session.commit)
-        self.source = SQLAlchemySource(Watches.of(self.sim.settings.topics), self.submit)
+        self.source = SQLAlchemySource(Observer.of(self.sim.settings, self.submit, Counts()))
 
     def teardown(self) -> None:
         try:

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grip_edge_middleware.grip import etag
-from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts
+from grip_edge_middleware.notes import Notes
+from grip_edge_middleware.policy import Plan, Policy, RequestFacts
+from grip_edge_middleware.rows import Scopes
 from grip_edge_middleware.settings import Settings
 from grip_edge_middleware.types import Headers
 
@@ -786,3 +788,69 @@ def test_nothing_of_a_request_is_kept_on_the_plan() -> None:
     leave([("Set-Cookie", "a=b")], of=of, request=SSE, notes=Notes(keys=["x"], declines_hold=True))
 
     assert leave(HTML, of=of, request=POLL) == first
+
+
+# --- keys of what was read --------------------------------------------------------------------
+
+TAGGED = {"c-{name}": {"routes": ["/c/<name>/"], "auto_tags": True}}
+ROWS_READ = Notes(scopes=Scopes(), rows={"%row:post:7": None, "%row:author:%any": None})
+ROW_KEYS = "%all c-%all %row:post:%all %row:author:%all c-blue %row:post:7 %row:author:%any"
+
+
+def test_what_was_read_is_a_key_of_the_page_with_all_of_its_table() -> None:
+    left = leave(HTML, of=plan(topics=TAGGED), notes=ROWS_READ)
+
+    assert value(left, "Surrogate-Key") == ROW_KEYS
+
+
+def test_a_page_of_a_topic_with_auto_tags_notes_what_it_reads() -> None:
+    assert plan(topics=TAGGED).notes().scopes == Scopes()
+    assert plan().notes().scopes is None
+
+
+def test_scopes_are_those_of_all_topics() -> None:
+    topics = {
+        "c-{name}": {"routes": ["/c/<name>/"], "auto_tags": {"scopes": ["Author_id"]}},
+        "d": {"routes": ["/d"], "auto_tags": {"scopes": ["post.blog_id"]}},
+    }
+
+    assert plan(topics=topics).notes().scopes == Scopes(frozenset({"author_id", "post.blog_id"}))
+
+
+def test_rows_beyond_the_budget_become_any_row_of_their_table() -> None:
+    rows = {f"%row:post:{number}": None for number in range(100)}
+    of = policy(topics=TAGGED, key_budget=200).match("/c/blue/")
+    assert of is not None
+
+    left = leave(HTML, of=of, notes=Notes(scopes=Scopes(), rows=rows))
+
+    assert value(left, "Surrogate-Key") == "%all c-%all %row:post:%all c-blue %row:post:%any"
+
+
+def test_a_page_that_read_what_nobody_understands_is_not_cached() -> None:
+    notes = Notes(scopes=Scopes(), is_unclear=True)
+
+    assert is_kept_out(leave(HTML, of=plan(topics=TAGGED), notes=notes))
+
+
+def test_a_row_that_changed_meanwhile_keeps_the_page_out_of_the_cache() -> None:
+    def has_changed(keys: Iterable[str], *, lag: bool = True) -> bool:
+        return "%row:post:%all" in keys
+
+    request = replace(GET, has_changed=has_changed)
+
+    assert is_kept_out(leave(HTML, of=plan(topics=TAGGED), request=request, notes=ROWS_READ))
+
+
+def test_the_tag_of_a_long_poll_follows_from_the_rows_too() -> None:
+    topics = {"c-{name}": {**TAGGED["c-{name}"], "hold": "response"}}
+    asked: list[str] = []
+
+    def versions_now(names: Iterable[str]) -> dict[str, str]:
+        asked.extend(names)
+        return dict.fromkeys(asked, "7")
+
+    request = replace(POLL, versions_now=versions_now)
+    leave(HTML, of=plan(topics=topics), request=request, notes=ROWS_READ)
+
+    assert set(asked) == set(ROW_KEYS.split()) - {"c-%all"}

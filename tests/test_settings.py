@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from grip_edge_middleware import settings as names
 from grip_edge_middleware.errors import SettingsError
 from grip_edge_middleware.grip import FASTLY_VERIFY_KEY, Proxy, parse_grip_url
-from grip_edge_middleware.settings import Fastly, Route, Settings, TopicSettings, Varnish
+from grip_edge_middleware.settings import (
+    Fastly,
+    OutboxSettings,
+    Route,
+    Settings,
+    TopicSettings,
+    Varnish,
+)
 
 # What must never be seen again, wherever it was put.
 SECRET = "xq7-SECRET-zz9"
@@ -150,6 +157,37 @@ def test_a_route_overrides_its_topic_and_a_topic_all_topics(
 def test_a_topic_overrides_all_topics(name: str, everywhere: object, here: object) -> None:
     assert getattr(topic(ROUTE, **{name: everywhere}), name) == everywhere
     assert getattr(topic({**ROUTE, name: here}, **{name: everywhere}), name) == here
+
+
+@pytest.mark.parametrize(
+    ("found", "scopes"),
+    [
+        (True, frozenset()),
+        ({"scopes": ["Author_ID", "post.blog_id"]}, frozenset({"author_id", "post.blog_id"})),
+        ({}, frozenset()),
+        (False, None),
+        (None, None),
+    ],
+)
+def test_rows_are_keys_of_all_topics_or_of_one(
+    found: object, scopes: frozenset[str] | None
+) -> None:
+    assert topic(ROUTE, auto_tags=found).auto_tags == scopes
+    assert topic({**ROUTE, "auto_tags": found}, auto_tags=True).auto_tags == scopes
+
+
+@pytest.mark.parametrize(
+    ("found", "outbox"),
+    [
+        (True, OutboxSettings(10.0, "")),
+        ({"grace": 2}, OutboxSettings(2.0, "")),
+        ({"name": "shop"}, OutboxSettings(10.0, "shop")),
+        (False, None),
+        (None, None),
+    ],
+)
+def test_an_outbox_has_a_grace_and_a_name(found: object, outbox: OutboxSettings | None) -> None:
+    assert Settings.parse({**with_topic(ROUTE), "outbox": found}, {}).outbox == outbox
 
 
 def test_each_kind_of_hold_has_its_route() -> None:
@@ -412,6 +450,42 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     (
         {**with_topic(ROUTE), "throttle": float("inf")},
         ["throttle: expected seconds, 0 or more, got inf"],
+    ),
+    (
+        {**with_topic(ROUTE), "auto_tags": "yes"},
+        ['auto_tags: expected True, False or {"scopes": [columns]}, got "yes"'],
+    ),
+    (
+        {**with_topic(ROUTE), "auto_tags": {"scope": []}},
+        ['auto_tags: unknown setting "scope" (did you mean "scopes"?)'],
+    ),
+    (
+        {**with_topic(ROUTE), "auto_tags": {"scopes": "author_id"}},
+        ['auto_tags: expected a list of columns such as ["author_id"], got "author_id"'],
+    ),
+    (
+        {**with_topic(ROUTE), "auto_tags": {"scopes": ["a b"]}},
+        ['auto_tags: expected a column such as "author_id" or "post.author_id", got "a b"'],
+    ),
+    (
+        {**with_topic(ROUTE), "outbox": 5},
+        ['outbox: expected True, False or {"grace": seconds, "name": a name}, got 5'],
+    ),
+    (
+        {**with_topic(ROUTE), "outbox": {"delay": 5}},
+        ['outbox: unknown setting "delay" (known are grace, name)'],
+    ),
+    (
+        {**with_topic(ROUTE), "outbox": {"name": 5}},
+        ["outbox: expected a name of at most 64 characters, got 5"],
+    ),
+    (
+        {**with_topic(ROUTE), "outbox": {"grace": 0}},
+        ["outbox: expected seconds, above 0, got 0"],
+    ),
+    (
+        with_topic(ROUTE, "note-{on_commit}"),
+        ['topics["note-{on_commit}"]: a parameter cannot be named "on_commit" (rename it)'],
     ),
     ({**with_topic(ROUTE), "coalesce": None}, ["coalesce: expected True or False, got None"]),
     *(

@@ -10,9 +10,9 @@ from functools import partial
 from urllib.parse import quote
 
 from grip_edge_middleware.http import Response
-from grip_edge_middleware.middleware import current_notes
 from grip_edge_middleware.next_link import NextLink, Wanted
-from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts
+from grip_edge_middleware.notes import Notes, current_notes
+from grip_edge_middleware.policy import Plan, Policy, RequestFacts
 from grip_edge_middleware.render import ASGIRenderer
 from grip_edge_middleware.stores import Gate
 from grip_edge_middleware.types import ASGIApp, Headers, Message, Receive, Scope, Send
@@ -59,7 +59,7 @@ class ASGIMiddleware:
                 return await self._catch_up(link, scope, send)
             return await self.app(scope, receive, send)
         self.renderer.attach(scope)
-        notes = Notes()
+        notes = plan.notes()
         token = current_notes.set(notes)
         try:
             return await self.app(scope, receive, self._with_headers(plan, notes, scope, send))
@@ -75,6 +75,8 @@ class ASGIMiddleware:
                 headers = _decode(message.get("headers", ()))
                 applied = plan.apply(request, message["status"], headers, notes)
                 message = {**message, "headers": _encode(applied)}
+            elif message["type"] == "http.response.body" and not message.get("more_body"):
+                notes.is_over = True
             await send(message)
 
         return send_with_headers
@@ -105,7 +107,7 @@ class ASGIMiddleware:
         request = link.as_page(self._facts(scope, link.plan))
         if (reason := request.refusal()) is not None:
             return link.refuse(reason)
-        notes = Notes()
+        notes = link.plan.notes()
         token = current_notes.set(notes)
         try:
             snapshots = [await self._snapshot(wanted) for wanted in link.routes]

@@ -10,11 +10,12 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
+from grip_edge_middleware.cache_control import has_header
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Response
-from grip_edge_middleware.middleware import current_notes
 from grip_edge_middleware.next_link import NextLink, Wanted
-from grip_edge_middleware.policy import Notes, Plan, Policy, RequestFacts
+from grip_edge_middleware.notes import current_notes, leave_behind
+from grip_edge_middleware.policy import Plan, Policy, RequestFacts
 from grip_edge_middleware.render import WSGIRenderer
 from grip_edge_middleware.stores import Gate
 from grip_edge_middleware.types import Headers, StartResponse, WSGIApplication, WSGIEnvironment
@@ -52,24 +53,31 @@ class WSGIMiddleware:
             link = NextLink.read(self.policy, path, environ.get("HTTP_GRIP_LAST", ""))
             if link is not None:
                 return self._catch_up(link, environ, start_response)
+            leave_behind()
             return self.app(environ, start_response)
         self.renderer.attach(environ)
-        notes = Notes()
+        notes = plan.notes()
         request = self._facts(environ, plan)
 
         def start_with_headers(status: str, headers: Headers, *exc_info: Any) -> Any:
             notes.is_closed = True
+            # Who knows the length has made the body already.
+            notes.is_over = has_header(headers, "content-length")
             code = int(status[:3]) if status[:3].isdigit() else 0
             return start_response(status, plan.apply(request, code, headers, notes), *exc_info)
 
         token = current_notes.set(notes)
         try:
-            return self.app(environ, start_with_headers)
-        finally:
-            # An app that starts its response only when its body is read may still tag it. Its
-            # notes stay until the context's next request.
-            if notes.is_closed:
-                current_notes.reset(token)
+            body = self.app(environ, start_with_headers)
+        except BaseException:
+            current_notes.reset(token)
+            raise
+        # An app that starts its response only when its body is read may still tag it, and a body
+        # that is made while it is read may read rows. Their notes stay until the context's next
+        # request.
+        if notes.is_over or (notes.is_closed and notes.scopes is None):
+            current_notes.reset(token)
+        return body
 
     def _facts(self, environ: WSGIEnvironment, plan: Plan) -> RequestFacts:
         """Read what decides, before the app reads anything."""
@@ -98,7 +106,7 @@ class WSGIMiddleware:
         request = link.as_page(self._facts(environ, link.plan))
         if (reason := request.refusal()) is not None:
             return link.refuse(reason)
-        notes = Notes()
+        notes = link.plan.notes()
         token = current_notes.set(notes)
         try:
             snapshots = [self._snapshot(wanted) for wanted in link.routes]

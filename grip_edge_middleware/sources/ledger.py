@@ -50,9 +50,13 @@ class Ledger(Generic[T]):
 
     def take(self) -> list[T]:
         """Return everything and begin anew: the transaction has ended."""
-        taken = [entry for _, entries in self._frames for entry in entries]
+        taken = self.entries()
         self._frames = [(None, [])]
         return taken
+
+    def entries(self) -> list[T]:
+        """Return all that a commit would take now."""
+        return [entry for _, entries in self._frames for entry in entries]
 
     def _find(self, name: str) -> int | None:
         """Return the innermost savepoint of that name, as SQL does."""

@@ -51,7 +51,10 @@ class Claim:
     published_at: float | None = None
     """When every proxy had it although a CDN still lacks its purge."""
     is_escalated: bool = False
-    """Stands for topics that there was no room for: its topic is a type key or the site key."""
+    """Stands for topics that nobody knows, or for which there was no room: its topic is a type key
+    or the site key."""
+    since: int = 0
+    """The number of the first change that it is for."""
 
     @property
     def is_confirmation(self) -> bool:
@@ -141,6 +144,9 @@ class Store(Gate, Protocol):
 
     def pending(self) -> int:
         """Return how many topics are pending or claimed, without confirmations."""
+
+    def delivered(self) -> int:
+        """Return the number of the last change up to which every target has all changes."""
 
     def escalated(self) -> list[str]:
         """Return the type keys that wait, or the site key, in place of topics."""

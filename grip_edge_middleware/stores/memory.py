@@ -9,12 +9,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from threading import Lock
 from typing import Literal
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.grip import CONFIRMED
+from grip_edge_middleware.settings import TopicSettings
 from grip_edge_middleware.stores import Claim, Overflow, Publication
 from grip_edge_middleware.stores.marks import Marks
 from grip_edge_middleware.throttle import due_at
@@ -25,6 +26,7 @@ MAX_PUBLICATIONS = 1_000
 # Templates whose topics are purged together when there is no room for each: beyond, the whole site.
 MAX_TYPES = 16
 
+_RENDERED = (Publication(),)
 
 _Heap = list[tuple[float, str]]
 
@@ -73,8 +75,7 @@ class MemoryStore:
         self._pending: dict[str, _Pending] = {}
         self._confirmations: dict[str, _Pending] = {}
         self._escalated: set[str] = set()
-        # How many publications of each claimed topic are on their way.
-        self._claimed: dict[str, int] = {}
+        self._claimed: dict[str, Claim] = {}
         self._confirming: set[str] = set()
         # Names by due time, but for the claimed. An entry is void when its topic's time is another.
         self._heap: _Heap = []
@@ -130,7 +131,7 @@ class MemoryStore:
             newer = self._pending.get(name)
             if newer is not None and claim.is_only_purged:
                 # It is purged with the newer change, when that may be published.
-                claim, due = newer.claim, newer.due
+                claim, due = replace(newer.claim, since=claim.since), newer.due
             elif newer is not None:
                 due = newer.due if claim.is_partial else min(due, newer.due)
                 claim = _merge(claim, newer.claim)
@@ -149,6 +150,15 @@ class MemoryStore:
         """Return how many topics are pending or claimed, without confirmations."""
         with self._lock:
             return len(self._pending.keys() | self._claimed.keys())
+
+    def delivered(self) -> int:
+        """Return the number of the last change up to which every target has all changes."""
+        with self._lock:
+            waiting = (pending.claim for pending in self._pending.values())
+            oldest = min(
+                (claim.since for claim in chain(waiting, self._claimed.values())), default=None
+            )
+            return self._marks.sequence if oldest is None else oldest - 1
 
     def escalated(self) -> list[str]:
         """Return the keys that wait in place of topics."""
@@ -177,23 +187,29 @@ class MemoryStore:
             }
 
     def _add(self, change: Change, now: float) -> Literal["added", "escalated", "refused"]:
+        if change.is_of_all:
+            self._escalate(change, now)
+            return "added"
         name = change.topic.name
         due = due_at(now, self._window_ends.get(name))
-        claim = Claim(change.topic, change.settings, (Publication(message=change.message),))
+        publications = _publications(change)
+        since = self._marks.sequence
         known = self._pending.get(name)
         if known is not None:
-            waiting = len(known.claim.publications) + self._claimed.get(name, 0)
+            on_their_way = self._claimed[name].publications if name in self._claimed else ()
+            waiting = len(known.claim.publications) + len(on_their_way)
             if not change.settings.coalesce and waiting >= MAX_PUBLICATIONS:
                 self._schedule(replace(known.claim, missing=None), known.due)
                 return "refused"
             if not known.claim.is_partial:
                 due = min(known.due, due)
-            claim = _merge(known.claim, claim)
+            publications = _merge_publications(known.claim, change.settings, publications)
+            since = known.claim.since
         elif not self._has_room(change.topic):
             self._escalate(change, now)
             return "escalated"
         self._confirmations.pop(name, None)  # this change will have its own
-        self._schedule(claim, due)
+        self._schedule(Claim(change.topic, change.settings, publications, since=since), due)
         return "added"
 
     def _unclaim(self, name: str) -> None:
@@ -208,11 +224,13 @@ class MemoryStore:
     def _escalate(self, change: Change, now: float) -> None:
         key = self._escalation_key(change)
         topic = Topic(key, change.topic.template)
-        claim = Claim(topic, change.settings, (), is_escalated=True)
+        since = self._marks.sequence
+        claim = Claim(topic, change.settings, (), is_escalated=True, since=since)
         due = due_at(now, self._window_ends.get(key))
         known = self._pending.get(key)
         if known is not None:
             due = min(known.due, due)
+            claim = replace(claim, since=known.claim.since)
             if known.claim.settings.held_routes:  # some clients will have missed something
                 claim = replace(known.claim, missing=None)
         self._confirmations.pop(key, None)
@@ -220,7 +238,7 @@ class MemoryStore:
         self._schedule(claim, due)
 
     def _escalation_key(self, change: Change) -> str:
-        key = change.settings.template.type_key
+        key = change.topic.name if change.is_of_all else change.settings.template.type_key
         is_room = key in self._escalated or len(self._escalated) < MAX_TYPES
         # A page that is tagged with a shortened name does not know its type.
         is_enough = is_room and not change.topic.is_shortened and SITE_KEY not in self._pending
@@ -277,7 +295,7 @@ class MemoryStore:
             self._confirming.add(name)
             return self._confirmed(self._confirmations.pop(name).claim, now)
         claim = self._pending.pop(name).claim
-        self._claimed[name] = len(claim.publications)
+        self._claimed[name] = claim
         if claim.published_at is not None:
             return claim
         begin = self._begun_anew if claim.is_escalated else self._versioned
@@ -297,19 +315,24 @@ class MemoryStore:
             for publication in claim.publications
         )
         previous = self._published.get(name, self._first_version)
-        self._note(self._versions, name, publications[-1].version)
+        for key in claim.keys:
+            self._note(self._versions, key, publications[-1].version)
         return replace(claim, publications=publications, previous=previous)
 
     def _begun_anew(self, claim: Claim, now: float) -> Claim:
         """Give all topics a new version: which of them changed is not known.
 
         So whoever asks the next link, as all clients will be told to, is given the page. Until then
-        what is published follows what was published before.
+        what is published follows what was published before. What nobody is held for is only
+        purged, so its key has a version for all.
         """
-        if claim.missing is None and claim.settings.held_routes:
+        if claim.missing is None:
             self._marks.mark(claim.keys, now)
-            self._first_version = self._next_version()
-            self._versions.clear()
+            if claim.settings.held_routes:
+                self._first_version = self._next_version()
+                self._versions.clear()
+            else:
+                self._note(self._versions, claim.topic.name, self._next_version())
         return claim
 
     def _follow_new_versions(self) -> None:
@@ -389,7 +412,16 @@ def _confirmation_of(claim: Claim) -> Claim:
 
 def _merge(older: Claim, newer: Claim) -> Claim:
     """Return one claim for both: the newer change is yet to reach every target."""
-    publications = newer.publications
-    if not newer.settings.coalesce and older.published_at is None:
-        publications = older.publications + publications
-    return replace(newer, publications=publications, missing=None)
+    publications = _merge_publications(older, newer.settings, newer.publications)
+    return replace(newer, publications=publications, missing=None, since=older.since)
+
+
+def _publications(change: Change) -> tuple[Publication, ...]:
+    return _RENDERED if change.message is None else (Publication(message=change.message),)
+
+
+def _merge_publications(
+    older: Claim, settings: TopicSettings, newer: tuple[Publication, ...]
+) -> tuple[Publication, ...]:
+    is_last_enough = settings.coalesce or older.published_at is not None
+    return newer if is_last_enough else older.publications + newer

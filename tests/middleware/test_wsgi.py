@@ -14,6 +14,7 @@ from wsgiref.validate import validator
 import pytest
 
 from grip_edge_middleware import GripEdge, TopicError
+from grip_edge_middleware.notes import current_notes
 
 SETTINGS: dict[str, Any] = {
     "grip_url": "http://127.0.0.1:9",
@@ -343,6 +344,24 @@ def test_after_the_headers_left_a_view_changes_nothing(edge: GripEdge) -> None:
     assert not {"late", "later"} & set(served.keys)
 
 
+def test_the_notes_of_a_response_are_not_there_for_a_request_of_another_path() -> None:
+    seen: list[object] = []
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        seen.append(current_notes.get())
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"x"
+
+    with closing(GripEdge(settings={**SETTINGS, "auto_tags": True}, environ={})) as edge:
+        face = edge.wsgi(app)
+        Server(face).read()
+        Server(face, "/elsewhere/").read()
+
+    configured, other = seen
+    assert configured is not None
+    assert other is None
+
+
 def test_what_a_view_says_does_not_reach_the_next_request(edge: GripEdge) -> None:
     calls = iter([True])
 
@@ -356,6 +375,16 @@ def test_what_a_view_says_does_not_reach_the_next_request(edge: GripEdge) -> Non
 
     assert ("first" in first.keys, "first" in second.keys) == (True, False)
     assert (first.is_held, second.is_held) == (False, True)
+
+
+def test_an_app_that_raises_leaves_no_notes(edge: GripEdge) -> None:
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        answer(edge, app)
+
+    assert current_notes.get() is None
 
 
 def test_outside_of_a_request_a_tag_does_nothing(edge: GripEdge) -> None:

@@ -450,6 +450,123 @@ def test_a_full_store_still_takes_changes_of_what_is_pending(store: Store) -> No
     assert store.add([counter("0", "new")], 0.0) == Overflow()
 
 
+# --- changes of all topics of a template ------------------------------------------------------
+
+
+def test_a_change_of_all_topics_is_a_purge_of_their_type(store: Store) -> None:
+    overflow = store.add([Change.of_all(COUNTER), counter("blue")], 0.0)
+
+    claims = {claim.topic.name: claim for claim in store.claim(0.0, limit=10)}
+    assert overflow == Overflow()
+    assert claims["counter-%all"].keys == ("counter-%all",)
+    assert claims["counter-%all"].is_escalated
+    assert set(claims) == {"counter-%all", "counter-blue"}
+
+
+def test_a_change_of_all_of_one_topic_is_a_change_of_it(store: Store) -> None:
+    store.add([Change.of_all(LIST)], 0.0)
+
+    [claim] = store.claim(0.0, limit=10)
+    assert (claim.topic.name, claim.is_escalated) == ("list", False)
+
+
+def test_a_change_of_the_site_is_a_purge_of_all(store: Store) -> None:
+    store.add([Change.of_site(SETTINGS.topics)], 0.0)
+
+    [claim] = store.claim(0.0, limit=10)
+    assert (claim.topic.name, claim.keys) == (SITE_KEY, (SITE_KEY,))
+    assert claim.settings is HELD  # so that clients are told
+
+
+def test_what_was_begun_before_a_change_of_all_is_overtaken(store: Store) -> None:
+    begun = store.sequence()
+    store.add([Change.of_all(COUNTER)], 0.0)
+
+    assert store.has_changed(["counter-%all"], begun)
+    assert not store.has_changed(["chat-%all"], begun)
+
+
+def test_a_change_of_all_that_nobody_is_held_for_has_a_version(store: Store) -> None:
+    before = store.versions(["counter-%all", "counter-blue", "held-known"])
+    store.add([Change.of_all(COUNTER)], 0.0)
+    store.claim(0.0, limit=10)
+
+    after = store.versions(["counter-%all", "counter-blue", "held-known"])
+    assert int(after.pop("counter-%all")) > int(before.pop("counter-%all"))
+    assert after == before
+
+
+def test_each_key_of_a_change_has_its_version(store: Store) -> None:
+    [before] = store.versions(["counter-%any"]).values()
+    store.add([counter("blue")], 0.0)
+    store.claim(0.0, limit=10)
+
+    assert int(store.versions(["counter-%any"])["counter-%any"]) > int(before)
+
+
+# --- what is delivered ------------------------------------------------------------------------
+
+
+def test_all_is_delivered_while_nothing_waits(store: Store) -> None:
+    assert store.delivered() == store.sequence()
+
+
+def test_a_change_is_not_delivered_before_it_is_released(store: Store) -> None:
+    store.add([counter("blue")], 0.0)
+    number = store.sequence()
+    assert store.delivered() < number
+    claims = store.claim(0.0, limit=10)
+    assert store.delivered() < number
+
+    store.release(claims, 0.0)
+
+    assert store.delivered() >= number
+
+
+def test_a_change_that_is_merged_into_a_later_one_is_delivered_with_it(store: Store) -> None:
+    store.add([counter("blue")], 0.0)
+    first = store.sequence()
+    [claim] = store.claim(0.0, limit=10)
+    store.add([counter("blue")], 0.1)
+    store.postpone(claim, 0.2)
+    assert store.delivered() < first
+
+    store.release(store.claim(9.0, limit=10), 9.0)
+
+    assert store.delivered() == store.sequence()
+
+
+def test_a_change_is_delivered_although_its_topic_has_changed_again(store: Store) -> None:
+    store.add([counter("blue")], 0.0)
+    first = store.sequence()
+    claims = store.claim(0.0, limit=10)
+    store.add([counter("blue")], 0.1)
+    store.release(claims, 0.2)
+
+    assert first <= store.delivered() < store.sequence()
+
+
+def test_what_there_was_no_room_for_is_delivered_with_its_type(store: Store) -> None:
+    store.add([counter(str(number)) for number in range(MAX_PENDING + 2)], 0.0)
+    number = store.sequence()
+    claims = store.claim(0.0, limit=100)
+    store.release([claim for claim in claims if not claim.is_escalated], 0.0)
+    assert store.delivered() < number
+
+    store.release([claim for claim in claims if claim.is_escalated], 0.0)
+
+    assert store.delivered() >= number
+
+
+def test_a_late_purge_is_not_delivered(store: Store) -> None:
+    store.add([held("x")], 0.0)
+    number = store.sequence()
+    [claim] = store.claim(0.0, limit=10)
+    store.postpone(replace(claim, missing=frozenset({"cdn"}), published_at=0.0), 1.0)
+
+    assert store.delivered() < number
+
+
 def test_versions_grow_with_every_change(store: Store) -> None:
     store.add([chat("x", str(number)) for number in range(100)], 0.0)
 

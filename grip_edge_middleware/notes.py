@@ -1,0 +1,79 @@
+"""What the running request says about its response, until the headers leave.
+
+A face makes the notes; `edge.tag` in the view, and the sources when the view reads rows, find them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from grip_edge_middleware.rows import Params, Scopes, keys_read
+from grip_edge_middleware.sql import read_statement
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Notes:
+    """What is known of one response besides what the settings say.
+
+    `route` is its path's pattern.
+    """
+
+    keys: list[str] = field(default_factory=list)
+    """The surrogate keys that the view gave."""
+    declines_hold: bool = False
+    is_closed: bool = False
+    """Whether the headers have left, so that no key can be added."""
+    is_over: bool = False
+    """Whether the body has left as well, so that nothing that is read now is in it."""
+    route: str = ""
+    scopes: Scopes | None = None
+    """How lists are told apart, if the rows that are read are keys too; else None."""
+    rows: dict[str, None] = field(default_factory=dict)
+    """The keys of the rows and tables that were read, in order."""
+    is_unclear: bool = False
+    """Whether something was read of which nobody knows what it is."""
+
+    def note_reads(self, statement: str, params: Params, primary_keys: Mapping[str, str]) -> None:
+        """Note what an SQL statement read; see `rows.keys_read`."""
+        if self.scopes is None or self.is_over:
+            return
+        read = read_statement(statement)
+        if self.is_closed:
+            if read.reads or not read.is_understood:
+                _warn_of_late_read(self.route)
+        elif not read.is_understood:
+            self.is_unclear = True
+        else:
+            self.rows.update(dict.fromkeys(keys_read(read, params, primary_keys, self.scopes)))
+
+
+current_notes: ContextVar[Notes | None] = ContextVar("grip_edge_notes", default=None)
+"""Those of the response that the running view makes."""
+
+
+def leave_behind() -> None:
+    """Forget the notes of a response that was made in this context before, and has left."""
+    notes = current_notes.get()
+    if notes is not None and notes.is_closed:
+        current_notes.set(None)
+
+
+# The routes of which it was said. They are as many as the settings have.
+_read_late: set[str] = set()
+
+
+def _warn_of_late_read(route: str) -> None:
+    if route in _read_late:
+        return
+    _read_late.add(route)
+    logger.warning(
+        "%s: the body reads from the database after its headers have left, so the page has no key "
+        "for what it read then, and a change of that does not purge it; read before the body "
+        "begins, or tag the page with edge.tag",
+        route,
+    )

@@ -1,0 +1,176 @@
+"""Surrogate keys of rows and tables that nobody declared: `"auto_tags": True`.
+
+A table is a topic with its rows' primary key for a parameter. A page that shows row 7 of `post` has
+the key `%row:post:7`. A page with a list, a count or nothing of it has `%row:post:%any`, which each
+change of a row purges; or `%row:post.author_id:3`, if the list is one *scope*, such as the posts of
+one author. All of them have `%row:post:%all`, for changes of who knows which rows. What is no
+number stands there as a digest.
+
+Pure: no sockets, no clock, no framework.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+from grip_edge_middleware.sql import Lookup, Statement
+from grip_edge_middleware.topics import Topic, TopicTemplate, escape
+
+Params = Sequence[Any] | Mapping[str, Any]
+"""The parameters of a statement, by position or by name."""
+
+# Beyond, a page has the key of all lists: it is shorter, and purged about as often.
+MAX_VALUES = 100
+
+# `%r` never arises from `escape`, so no topic of the settings has such a name.
+_KEY = re.compile(r"%row:([^.:]+)[.:]")
+_MAX_TOKEN = 64
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """The columns by which lists are told apart: `author_id`, or `post.author_id` of one table."""
+
+    names: frozenset[str] = frozenset()
+
+    def has_any(self, table: str, columns: Iterable[str]) -> bool:
+        """Whether one of these columns of this table is one."""
+        return any(self.has(table, column) for column in columns)
+
+    def has(self, table: str, column: str) -> bool:
+        """Whether this column of this table is one."""
+        column = column.lower()
+        return column in self.names or f"{table.lower()}.{column}" in self.names
+
+
+def row_template(table: str) -> TopicTemplate:
+    """Return the topic template of a table's rows. Tables are told apart without their case."""
+    return _template(_token(table))
+
+
+def row_topic(table: str, pk: object) -> Topic:
+    """Return the topic of one row."""
+    return row_template(table).fill({"pk": value_text(pk)})
+
+
+def scope_topic(table: str, column: str, value: object) -> Topic:
+    """Return the topic of the rows that have this value in a column."""
+    filled = _scope_template(table, column).fill({"pk": value_text(value)})
+    return Topic(filled.name, filled.template)
+
+
+def list_topic(table: str) -> Topic:
+    """Return the topic of a change of some row without a single primary key."""
+    template = row_template(table)
+    return Topic(template.any_key, template.text)
+
+
+def template_of(key: str) -> TopicTemplate | None:
+    """Return the template of the table whose row, scope or list has this key."""
+    match = _KEY.match(key)
+    return None if match is None else _template(match[1])
+
+
+def keys_read(
+    statement: Statement, params: Params, primary_keys: Mapping[str, str], scopes: Scopes
+) -> Iterator[str]:
+    """Yield the keys of what a statement read. `primary_keys` has each table's, if it is single."""
+    for table in statement.reads:
+        looked_up = [lookup for lookup in statement.lookups if lookup.table == table]
+        yield from (
+            _rows(looked_up, params, primary_keys.get(table))
+            or _scope(looked_up, params, scopes)
+            or [row_template(table).any_key]
+        )
+
+
+def _rows(lookups: Iterable[Lookup], params: Params, primary_key: str | None) -> list[str]:
+    """Return the keys of the rows that were looked up, nothing if they were not."""
+    for lookup in lookups:
+        if lookup.column == primary_key:
+            return [row_topic(lookup.table, v).name for v in values_of(lookup, params)]
+    return []
+
+
+def _scope(lookups: Iterable[Lookup], params: Params, scopes: Scopes) -> list[str]:
+    for lookup in lookups:
+        if scopes.has(lookup.table, lookup.column):
+            values = values_of(lookup, params)
+            return [scope_topic(lookup.table, lookup.column, v).name for v in values]
+    return []
+
+
+def values_of(lookup: Lookup, params: Params) -> list[object]:
+    """Return what was looked for, nothing if that is too much or cannot be told."""
+    try:
+        values = [params[at] for at in lookup.params]  # type: ignore[index]
+    except (LookupError, TypeError):
+        return []
+    # Nothing equals NULL, and what has parts may be a list of values.
+    is_plain = all(v is not None and not isinstance(v, list | tuple | dict | set) for v in values)
+    return values if is_plain and len(values) <= MAX_VALUES else []
+
+
+def value_text(value: object) -> str:
+    """Return one text for all forms of a value that a database may take for equal.
+
+    So a page that looked for `'007'` or `7.0` has the key of row 7. Values that share a text are
+    purged together. What is no number is shortened to a digest: a session's key, or a token, must
+    not be read from a header.
+    """
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, int):
+        return str(int(value))
+    said = _said(value)
+    return _number(said) or blake2b(said.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def _said(value: object) -> str:
+    if isinstance(value, UUID):
+        return value.hex
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    said = str(value).strip().casefold()
+    return said.replace("-", "") if _UUID.fullmatch(said) else said
+
+
+def _number(said: str) -> str | None:
+    if not said[:1].isdecimal() and said[:1] not in ("+", "-", "."):
+        return None
+    try:
+        number = Decimal(said)
+    except InvalidOperation:
+        return None
+    if not number.is_finite() or abs(number.adjusted()) > _MAX_TOKEN:
+        return None
+    return f"{number.normalize():f}" if number else "0"
+
+
+@lru_cache(maxsize=4096)
+def _template(token: str) -> TopicTemplate:
+    return TopicTemplate(f"%row:{token}:{{pk}}", (f"%row:{token}:", ""), ("pk",))
+
+
+@lru_cache(maxsize=4096)
+def _scope_template(table: str, column: str) -> TopicTemplate:
+    literals = (f"%row:{_token(table)}.{_token(column)}:", "")
+    return TopicTemplate(row_template(table).text, literals, ("pk",))
+
+
+@lru_cache(maxsize=4096)
+def _token(name: str) -> str:
+    """Return a table's or column's name as a part of keys."""
+    token = escape(name.lower(), frozenset("."))
+    if len(token) <= _MAX_TOKEN:
+        return token
+    return f"%h{blake2b(token.encode(), digest_size=16).hexdigest()}"

@@ -1,0 +1,101 @@
+"""What following a transaction comes to, whichever library makes it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Any, Protocol, TypeVar
+
+from grip_edge_middleware.changes import Change
+from grip_edge_middleware.notes import Notes
+from grip_edge_middleware.outbox import OutboxRow, OutboxTable
+from grip_edge_middleware.rows import Params
+from grip_edge_middleware.sources import Observer, Written, once
+
+logger = logging.getLogger(__name__)
+
+Entry = tuple[Observer, Change]
+"""Whom to tell of what. A ledger is shared by all edges of a process."""
+
+C = TypeVar("C", contravariant=True)
+
+
+def wrap(
+    target: object,
+    name: str,
+    then: Callable[..., None] | None = None,
+    *,
+    before: Callable[..., None] | None = None,
+    on_error: Callable[..., None] | None = None,
+) -> None:
+    """Have a method of an instance followed; what follows it is given its arguments."""
+    original = getattr(target, name)
+
+    @wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if before is not None:
+            safely(before, *args, **kwargs)
+        try:
+            result = original(*args, **kwargs)
+        except BaseException:
+            if on_error is not None:
+                safely(on_error, *args, **kwargs)
+            raise
+        if then is not None:
+            safely(then, *args, **kwargs)
+        return result
+
+    setattr(target, name, wrapped)
+
+
+def safely(then: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """Keep a fault of ours from the app's transaction."""
+    try:
+        then(*args, **kwargs)
+    except Exception:
+        logger.exception("a transaction could not be followed; its changes may not be published")
+
+
+def tell(entries: Iterable[Entry], rows: Mapping[Observer, Written] | None = None) -> None:
+    """Tell each observer what was committed, with the row that is in its outbox."""
+    told: dict[Observer, list[Change]] = {}
+    for observer, change in entries:
+        told.setdefault(observer, []).append(change)
+    for observer, changes in told.items():
+        observer.tell(changes, None if rows is None else rows.get(observer))
+
+
+class Insertable(OutboxTable, Protocol[C]):
+    """The outbox of a database, for who is about to commit."""
+
+    def insert(self, connection: C, row: OutboxRow) -> None:
+        """Write a row in the transaction that is open on a connection."""
+
+
+def write_row(
+    observer: Observer, table: Insertable[C] | None, connection: C, entries: Iterable[Entry]
+) -> Written | None:
+    """Write what the observer will be told into its outbox, if it has one, before the commit."""
+    outbox = observer.outbox
+    if outbox is None or table is None:
+        return None
+    changes = [change for whose, change in entries if whose is observer]
+    if not changes:
+        return None
+    row = outbox.row(once(changes))
+    try:
+        table.insert(connection, row)
+    except Exception as error:
+        outbox.note_fault(error)
+        return None
+    return table, row
+
+
+def note_reads(notes: Notes, text: str, params: Params, primary_keys: Mapping[str, str]) -> None:
+    """Note what a statement read, for the page that is being made."""
+    try:
+        notes.note_reads(text, params, primary_keys)
+    except Exception:
+        logger.exception("what a statement reads was not understood; the page is not cached")
+        notes.is_unclear = True
