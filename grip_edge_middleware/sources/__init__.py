@@ -169,6 +169,13 @@ def _sqlalchemy(observer: Observer) -> Source:
     return SQLAlchemySource(observer)
 
 
+def _django(observer: Observer) -> Source:
+    from grip_edge_middleware.sources.django import DjangoSource
+
+    return DjangoSource(observer)
+
+
 _SOURCES: Mapping[str, Callable[[Observer], Source]] = {
+    "django": _django,
     "sqlalchemy": _sqlalchemy,
 }
