@@ -175,7 +175,14 @@ def _django(observer: Observer) -> Source:
     return DjangoSource(observer)
 
 
+def _peewee(observer: Observer) -> Source:
+    from grip_edge_middleware.sources.peewee import PeeweeSource
+
+    return PeeweeSource(observer)
+
+
 _SOURCES: Mapping[str, Callable[[Observer], Source]] = {
     "django": _django,
+    "peewee": _peewee,
     "sqlalchemy": _sqlalchemy,
 }
