@@ -1,6 +1,7 @@
 # make demo      the Flask example behind Pushpin and Varnish (APP=starlette for the other)
 # make test      linters, types and every test, live ones included
-# make lab       the race laboratory: longer runs on the real edge, which print their tables
+# make lab       the race laboratory: longer runs on the real edge, and kills; prints its tables
+# make bench     what it costs a transaction that its changes are seen; prints a table
 # make clean     remove what these made
 #
 # Each sets up what it needs: a virtual environment, and the Debian packages where it may install them.
@@ -9,7 +10,7 @@ PYTHON ?= python3
 APP ?= flask
 BIN := .venv/bin
 
-.PHONY: demo test lab lint clean system
+.PHONY: demo test lab bench lint clean system
 
 demo: .venv/.ready system
 	@$(BIN)/python examples/demo.py $(APP)
@@ -19,7 +20,10 @@ test: lint system
 
 # ONLY=name picks one, as pytest's -k does.
 lab: .venv/.ready system
-	$(BIN)/python -m pytest -m lab -s $(if $(ONLY),-k "$(ONLY)") tests/live
+	$(BIN)/python -m pytest -m lab -s $(if $(ONLY),-k "$(ONLY)") tests/live tests/sources tests/applications
+
+bench: .venv/.ready
+	$(BIN)/python -m benchmarks.sources
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
