@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from grip_edge_middleware import GripEdge, SettingsError
 from tests.recording import RecordingServer
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/freshness.md")
+NAMES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/freshness.md", "docs/sources.md")
 DOCUMENTS = [ROOT / name for name in NAMES]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -79,6 +80,48 @@ def test_readmes_submit_and_publish_arrive(
     assert edge_server.publishes[-1].items[0]["formats"] == {
         "http-stream": {"content": 'data: {"home":2}\n\n'}
     }
+
+
+def test_what_sources_md_writes_and_says_arrives(
+    edge_server: RecordingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "sources_md"}
+    seen: list[set[str]] = []
+    for position, block in enumerate(blocks("python", ROOT / "docs/sources.md")):
+        already = len(edge_server.purges)
+        block = re.sub(r"localhost:\d+", f"localhost:{edge_server.port}", block)
+        code = compile(block, f"sources.md, Python {position + 1}", "exec", dont_inherit=True)
+        exec(code, names)
+        for function, arguments in CALLS.items():
+            if f"async def {function}(" in block:
+                asyncio.run(names[function](*arguments))
+        assert names["edge"].flush(10)
+        seen.append({key for purge in edge_server.purges[already:] for key in purge.keys})
+    names["edge"].close()
+    names["engine"].dispose()
+
+    wanted = [{"score-%all"}, set(), {"score-7", "table"}, {"score-7"}, {"score-7"}, {"auction-7"}]
+    # A purge that is repeated may come in between.
+    assert [keys & found for keys, found in zip(wanted, seen, strict=True)] == wanted
+    assert "score-7" not in seen[1]
+
+
+class Stranger:
+    """What any ORM's object, or client's collection, has for the examples."""
+
+    id = 7
+    home = 0
+
+    async def save(self) -> None:
+        pass
+
+    async def update_one(self, wanted: object, change: object) -> None:
+        pass
+
+
+# How the functions of docs/sources.md are called.
+CALLS: dict[str, tuple[Any, ...]] = {"count": (Stranger(),), "bid": (Stranger(), 7, 100)}
 
 
 def header_lines(response: Any) -> list[str]:
