@@ -111,7 +111,7 @@ class Watch:
         """
         if operation not in self.model.on or not self._applies(instance):
             return []
-        message = None if self.topic.payload is None else self._message(instance)
+        message = self._message(instance)
         # What is deleted may know less of itself than the database did.
         known = before if operation == "delete" else now
         now = {
@@ -142,20 +142,18 @@ class Watch:
         return [Change(topic, self.topic) for topic in topics if topic is not None]
 
     def _applies(self, instance: object) -> bool:
-        if self.model.when is None:
-            return True
+        when = self.model.when
         try:
-            when = _resolve(self.model.when)
-            return when is None or bool(when(instance))
+            return when is None or bool(_resolve(when)(instance))
         except Exception:
             logger.exception("when of %s failed; it is taken for changed", self.topic.template.text)
             self.note_fault()
             return True
 
     def _message(self, instance: object) -> Mapping[Hold, Response] | None:
+        payload = self.topic.payload
         try:
-            payload = _resolve(self.topic.payload)
-            return None if payload is None else encode(payload(instance))
+            return None if payload is None else encode(_resolve(payload)(instance))
         except Exception:
             logger.exception("payload of %s failed; it is purged", self.topic.template.text)
             self.note_fault()
@@ -171,7 +169,7 @@ class Watch:
         return template.fill(filled)
 
 
-def _resolve(target: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+def _resolve(target: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return what a dotted path names. It is imported by then: its model's instance exists."""
     if not isinstance(target, str):
         return target

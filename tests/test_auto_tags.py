@@ -11,8 +11,19 @@ from typing import Any
 
 import pytest
 from flask import Flask, Response, stream_with_context
-from sqlalchemy import Engine, ForeignKey, create_engine, func, select, text, update
+from sqlalchemy import (
+    ClauseElement,
+    Engine,
+    Executable,
+    ForeignKey,
+    create_engine,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -221,6 +232,30 @@ def test_who_reads_what_nobody_can_see_has_an_unclear_page() -> None:
     noted.note_reads("CALL report(1)", (), {})
 
     assert noted.is_unclear
+
+
+class Strange(Executable, ClauseElement):
+    """Compiles, and does not say of what it consists."""
+
+    inherit_cache = False
+
+    def get_children(self, **_: object) -> Any:
+        raise ZeroDivisionError
+
+
+@compiles(Strange)
+def _compile_strange(element: Strange, compiler: Any, **_: Any) -> str:
+    return "SELECT 1"
+
+
+def test_a_statement_that_is_not_understood_breaks_no_view_and_is_not_cached(
+    edge: GripEdge, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = page(edge, engine, lambda session: session.execute(Strange()))
+
+    assert response.status_code == 200
+    assert response.headers["Cache-Control"] == "private, no-store"
+    assert "the page is not cached" in caplog.text
 
 
 # --- late reads -------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ def connect(observer: Observer) -> list[Source]:
 
 def _is_in_use(name: str) -> bool:
     if name == "django":
-        # Installed along with others, it is in nobody's way.
+        # It is slow to import, and may be installed for another program.
         return name in sys.modules or "DJANGO_SETTINGS_MODULE" in os.environ
     return name in sys.modules or find_spec(name) is not None
 

@@ -18,14 +18,14 @@ def writes_of(text: str, cursor: Any = None) -> Sequence[Write] | None:
     """Return what was written, None if it can be anything. The cursor knows how many rows."""
     read = read_statement(text)
     writes = tuple(write for write in read.writes if write.table != OUTBOX)
-    if not read.is_understood and (writes or not _only_reads(text)):
+    if not read.is_understood and (writes or not _is_query(text)):
         _warn_of_anything(text[:60])
         return None
     return () if len(writes) == 1 and touched_nothing(text, cursor) else writes
 
 
-def _only_reads(text: str) -> bool:
-    return text.lstrip(" (\t\r\n")[:6].upper() in ("SELECT", "VALUES")
+def _is_query(text: str) -> bool:
+    return text.lstrip(" (\t\r\n")[:6].upper().startswith(("SELECT", "VALUES", "WITH"))
 
 
 @lru_cache(maxsize=64)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.notes import Notes
 from grip_edge_middleware.outbox import OutboxRow, OutboxTable
-from grip_edge_middleware.rows import Params
 from grip_edge_middleware.sources import Observer, Written, once
 
 logger = logging.getLogger(__name__)
@@ -92,10 +92,11 @@ def write_row(
     return table, row
 
 
-def note_reads(notes: Notes, text: str, params: Params, primary_keys: Mapping[str, str]) -> None:
-    """Note what a statement read, for the page that is being made."""
+@contextmanager
+def reading_for(notes: Notes) -> Iterator[None]:
+    """Keep a fault of ours in what a statement read from the app, and its page from the cache."""
     try:
-        notes.note_reads(text, params, primary_keys)
+        yield
     except Exception:
         logger.exception("what a statement reads was not understood; the page is not cached")
         notes.is_unclear = True

@@ -11,6 +11,7 @@ import pytest
 
 from grip_edge_middleware.rows import Params
 from grip_edge_middleware.sources.statements import rows_of, writes_of
+from grip_edge_middleware.sql import read_statement
 
 
 @pytest.fixture
@@ -58,8 +59,14 @@ def test_what_does_not_say_what_it_writes_may_write_anything(
     assert caplog.text.count("'CALL report(1)' does not say what it writes") == 1
 
 
-def test_a_select_that_is_not_understood_writes_nothing() -> None:
-    assert tables(r"SELECT * FROM score WHERE name LIKE 'it\'s'") == []
+@pytest.mark.parametrize(
+    "query", ["SELECT * FROM score", "WITH s AS (TABLE score) SELECT * FROM s"]
+)
+def test_a_query_that_is_not_understood_writes_nothing(query: str) -> None:
+    text = rf"{query} WHERE name LIKE 'it\'s'"
+
+    assert not read_statement(text).is_understood
+    assert tables(text) == []
 
 
 @pytest.mark.parametrize(

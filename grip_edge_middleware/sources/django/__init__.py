@@ -1,7 +1,7 @@
 """Django writes, by models, querysets or raw SQL, once they are committed.
 
-What is saved, deleted or related object by object is told row by row. Of other statements only the
-table is known, so all topics of its models count as changed.
+What is saved, deleted or related object by object is told row by row. Of other statements the rows
+are known that they find by primary key; or else the table, so that all topics of its models change.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from grip_edge_middleware.sources import Observer, Written
 from grip_edge_middleware.sources.django.schema import schema, table_name
 from grip_edge_middleware.sources.ledger import Ledger
 from grip_edge_middleware.sources.statements import rows_of, writes_of
-from grip_edge_middleware.sources.transactions import Entry, note_reads, safely, tell, wrap
+from grip_edge_middleware.sources.transactions import Entry, reading_for, tell, wrap
 from grip_edge_middleware.sql import Write
 
 logger = logging.getLogger(__name__)
@@ -259,15 +259,15 @@ def _execute_and_note(
         raise
     notes = current_notes.get()
     if notes is not None and notes.scopes is not None:
-        safely(_note_reads, notes, sql, values, connection)
+        with reading_for(notes):
+            _note_reads(notes, _text(sql, connection), values)
     _note_writes(sql, values, connection, context["cursor"])
     return result
 
 
-def _note_reads(notes: Notes, sql: Any, params: Params, connection: BaseDatabaseWrapper) -> None:
-    text = _text(sql, connection)
+def _note_reads(notes: Notes, text: str, params: Params) -> None:
     if not text.startswith(_TRANSACTION):
-        note_reads(notes, text, params, schema().primary_keys)
+        notes.note_reads(text, params, schema().primary_keys)
 
 
 def _note_writes(sql: Any, params: Params, connection: BaseDatabaseWrapper, cursor: Any) -> None:

@@ -1,7 +1,7 @@
 """peewee writes, through any of its databases, once they are committed.
 
-What `save`, `create` and `delete_instance` write is told row by row. Of other statements only the
-table is known, so all topics of its models count as changed.
+What `save`, `create` and `delete_instance` write is told row by row. Of other statements the rows
+are known that they find by primary key; or else the table, so that all topics of its models change.
 """
 
 from __future__ import annotations

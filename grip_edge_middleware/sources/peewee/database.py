@@ -25,7 +25,7 @@ from grip_edge_middleware.sources import Observer
 from grip_edge_middleware.sources.ledger import Ledger
 from grip_edge_middleware.sources.peewee.schema import schema
 from grip_edge_middleware.sources.statements import rows_of, writes_of
-from grip_edge_middleware.sources.transactions import Entry, note_reads, safely, tell, wrap
+from grip_edge_middleware.sources.transactions import Entry, reading_for, safely, tell, wrap
 from grip_edge_middleware.sql import Write
 
 logger = logging.getLogger(__name__)
@@ -268,7 +268,8 @@ def _executed(database: Database, sql: str, params: Params, cursor: Any) -> None
         return
     notes = current_notes.get()
     if notes is not None and notes.scopes is not None:
-        note_reads(notes, sql, params, schema().primary_keys)
+        with reading_for(notes):
+            notes.note_reads(sql, params, schema().primary_keys)
     if writers:
         _note_writes(database, sql, params, cursor)
 

@@ -1,7 +1,7 @@
 """SQLAlchemy writes, by any Session, AsyncSession or Connection, once they are committed.
 
-What a flush changes is read from its objects, and told row by row. Of other statements only the
-table is known, so all topics of its models count as changed.
+What a flush changes is read from its objects, and told row by row. Of other statements the rows are
+known that they find by primary key; or else the table, so that all topics of its models change.
 """
 
 from __future__ import annotations
@@ -154,14 +154,13 @@ class SQLAlchemySource:
         """Return what an update of a mapped instance changes; None if it is not mapped."""
         if _mapper(type(instance)) is None:
             return None
-        plan, session, state = (
+        plan, state, session = (
             self._plan(type(instance)),
-            object_session(instance),
             _state(instance),
+            object_session(instance),
         )
         if plan is None:
             return []
-        session = object_session(instance)
         dialect = DefaultDialect() if session is None else session.get_bind(state.mapper).dialect
         changes = self._observer.watches.changes("update", instance, {})
         return [*changes, *self._changes_of_rows(plan, Current(instance, state.dict), {}, dialect)]

@@ -31,7 +31,7 @@ from grip_edge_middleware.sources.ledger import Ledger
 from grip_edge_middleware.sources.sqlalchemy.flush import Flush, Saved, flushing
 from grip_edge_middleware.sources.sqlalchemy.schema import known
 from grip_edge_middleware.sources.statements import rows_of, touched_nothing, writes_of
-from grip_edge_middleware.sources.transactions import Entry, note_reads, tell, wrap
+from grip_edge_middleware.sources.transactions import Entry, reading_for, tell, wrap
 from grip_edge_middleware.sql import Write
 from grip_edge_middleware.types import Operation
 
@@ -180,8 +180,9 @@ def _executed(cursor: Any, statement: str, parameters: Params, context: Any) -> 
         return  # the dialect's own
     notes = current_notes.get()
     if notes is not None and notes.scopes is not None:
-        _learn_from(context.compiled)
-        note_reads(notes, statement, parameters, known.primary_keys)
+        with reading_for(notes):
+            _learn_from(context.compiled)
+            notes.note_reads(statement, parameters, known.primary_keys)
     if writers:
         _note_writes(cursor, statement, parameters, context)
 
