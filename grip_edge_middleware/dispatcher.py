@@ -16,7 +16,7 @@ from grip_edge_middleware.changes import Change
 from grip_edge_middleware.delivery import Delivery
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.process import attach_to_process
-from grip_edge_middleware.stores import Claim, Overflow, Store
+from grip_edge_middleware.stores import Claim, Store
 
 logger = logging.getLogger(__name__)
 
@@ -55,25 +55,18 @@ class Dispatcher:
         if self._is_closing:
             logger.error("%d changes came after the edge was closed and are lost", len(changes))
             return
-        overflow = self._store.add(changes, self._clock())
+        due = self._store.add(changes, self._clock())
         self._metrics.count("changes", len(changes))
-        if any(overflow):
-            self._note_overflow(overflow)
-        if not self._wakes_in_time():
+        # Waking the thread costs more than all the rest, so not if it wakes in time by itself.
+        if due < self._wakes_at:
             self._wake_up()
-
-    def _wakes_in_time(self) -> bool:
-        """Whether the thread will look for what is due by itself: waking it costs more than all."""
-        if self._wakes_at == math.inf:
-            return False
-        next_due = self._store.next_due()
-        return next_due is not None and next_due >= self._wakes_at
 
     def turn(self, now: float, *, everything: bool = False) -> float | None:
         """Deliver what is due once; return when the next turn is, None if nothing is pending.
 
         `everything` does not wait for windows to end. The thread calls this in a loop.
         """
+        self.note_overflow()
         held_until = self._delivery.held_until(now)
         if held_until is not None:
             return None if self._store.next_due() is None else held_until
@@ -92,6 +85,22 @@ class Dispatcher:
         # What is only purged waits for the CDN, whenever it is due.
         message_due = self._store.next_due(purges=False)
         return resting_until if message_due is None else min(resting_until, message_due)
+
+    def note_overflow(self) -> None:
+        """Count what there was no room for, and log the first of it."""
+        overflow = self._store.overflow()
+        if not any(overflow):
+            return
+        for event, amount in overflow._asdict().items():
+            self._metrics.count(event, amount)
+        if not self._is_full:
+            self._is_full = True
+            logger.error(
+                "%d changes are purged with all topics of their kind, since max_pending topics "
+                "wait already; %d messages are not published, since too many of their topics do. "
+                "Until every target answers, this is said no more",
+                *overflow,
+            )
 
     def _deliver(self, claims: list[Claim], now: float) -> None:
         try:
@@ -177,18 +186,6 @@ class Dispatcher:
         self._flushes_tried = 0
         self._flushes_done = 0
         self._thread: threading.Thread | None = None
-
-    def _note_overflow(self, overflow: Overflow) -> None:
-        for event, amount in overflow._asdict().items():
-            self._metrics.count(event, amount)
-        if not self._is_full:
-            self._is_full = True
-            logger.error(
-                "%d changes are purged with all topics of their kind, since max_pending topics "
-                "wait already; %d messages are not published, since too many of their topics do. "
-                "Until every target answers, this is said no more",
-                *overflow,
-            )
 
     def _wake_up(self) -> bool:
         """Wake the thread, or start it; return whether there is one."""

@@ -217,6 +217,7 @@ class GripEdge:
         `failing_for_s`, `retry_in_s` and its last `error`. `counts` are since the start.
         """
         parts = self._configured
+        parts.dispatcher.note_overflow()
         return {
             "pending": parts.store.pending(),
             "escalated": parts.store.escalated(),

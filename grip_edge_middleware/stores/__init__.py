@@ -82,6 +82,10 @@ class Overflow(NamedTuple):
     refused: int = 0
     """Messages that are not published. What they changed is purged."""
 
+    def plus(self, escalated: int, refused: int) -> Overflow:
+        """Return this and more."""
+        return Overflow(self.escalated + escalated, self.refused + refused)
+
 
 class Gate(Protocol):
     """What a response must know of the changes that came while it was made."""
@@ -102,12 +106,18 @@ class Gate(Protocol):
 class Store(Gate, Protocol):
     """Keeps what was submitted until it is released. Times are monotonic seconds."""
 
-    def add(self, changes: Sequence[Change], now: float) -> Overflow:
+    def add(self, changes: Sequence[Change], now: float) -> float:
         """Mark the changed keys, and merge the changes into what is pending.
 
         No change is forgotten for lack of room: its template's type key is purged instead of it,
-        and if there are many of these, the site key.
+        and if there are many of these, the site key; see `overflow`.
+
+        Called on the app's threads, so it must cost next to nothing. Return the time before which
+        nothing of it is due.
         """
+
+    def overflow(self) -> Overflow:
+        """Return what there was no room for since this was asked last."""
 
     def claim(
         self, now: float, *, limit: int, everything: bool = False, purges: bool = True

@@ -6,8 +6,9 @@ import heapq
 import math
 import secrets
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from threading import Lock
@@ -23,6 +24,10 @@ from grip_edge_middleware.topics import SITE_KEY, Topic
 
 # Deltas of one topic that wait while a target is down ("coalesce": False).
 MAX_PUBLICATIONS = 1_000
+# Submissions that wait to be merged: from so many on it is time that somebody does, and with so many
+# whoever adds the next.
+FULL_INBOX = 500
+MAX_INBOX = 10_000
 # Templates whose topics are purged together when there is no room for each: beyond, the whole site.
 MAX_TYPES = 16
 
@@ -40,6 +45,9 @@ class _Pending:
 
 class MemoryStore:
     """Pending topics in a dict and their due times in two heaps: of messages, and of mere purges.
+
+    `add` runs on the app's threads, so it only puts the changes into an inbox. Whoever asks the
+    store for anything merges what is in there first, so nobody can tell.
 
     At most `max_pending` topics; more are purged by their types. Of the `max_versions` topics that
     changed last it knows the version. `confirm_after_s` and `replica_lag_s` are the settings of
@@ -71,6 +79,8 @@ class MemoryStore:
     def after_fork(self) -> None:
         """Forget what is pending, which the parent sends."""
         self._lock = Lock()
+        self._inbox: deque[tuple[Sequence[Change], float]] = deque()
+        self._overflow = Overflow()
         self._process = secrets.randbelow(10**9)
         self._pending: dict[str, _Pending] = {}
         self._confirmations: dict[str, _Pending] = {}
@@ -87,25 +97,49 @@ class MemoryStore:
         self._first_version = self._next_version()
         self._sweep_windows_at = 1_024
 
-    def add(self, changes: Sequence[Change], now: float) -> Overflow:
-        """Mark the changed keys and merge the changes into what is pending."""
+    def add(self, changes: Sequence[Change], now: float) -> float:
+        """Put the changes into the inbox; return when the first of them is due, or it is full."""
+        self._inbox.append((changes, now))
+        if (waiting := len(self._inbox)) >= FULL_INBOX:
+            if waiting >= MAX_INBOX:
+                self.sequence()
+            return now
+        windows = self._window_ends
+        return min(due_at(now, windows.get(change.topic.name)) for change in changes)
+
+    @contextmanager
+    def _merged(self) -> Iterator[None]:
+        """Have the lock, with nothing in the inbox."""
         with self._lock:
-            for change in changes:
-                self._marks.mark(change.settings.template.keys(change.topic), now)
-            added = [self._add(change, now) for change in changes]
-        return Overflow(escalated=added.count("escalated"), refused=added.count("refused"))
+            while self._inbox:
+                self._merge(*self._inbox.popleft())
+            yield
+
+    def _merge(self, changes: Sequence[Change], now: float) -> None:
+        for change in changes:
+            self._marks.mark(change.settings.template.keys(change.topic), now)
+        added = [self._add(change, now) for change in changes]
+        escalated, refused = added.count("escalated"), added.count("refused")
+        if escalated or refused:
+            self._overflow = self._overflow.plus(escalated, refused)
+
+    def overflow(self) -> Overflow:
+        """Return what there was no room for since this was asked last."""
+        with self._merged():
+            overflow, self._overflow = self._overflow, Overflow()
+            return overflow
 
     def claim(
         self, now: float, *, limit: int, everything: bool = False, purges: bool = True
     ) -> list[Claim]:
         """Take what is due, the longest due first."""
-        with self._lock:
+        with self._merged():
             names = self._pending_names(purges) if everything else self._due_names(now, purges)
             return [self._take(name, now) for name in islice(names, limit)]
 
     def release(self, claims: Iterable[Claim], now: float) -> None:
         """Forget what was delivered; what came in meanwhile can be claimed now."""
-        with self._lock:
+        with self._merged():
             for claim in claims:
                 name = claim.topic.name
                 self._unclaim(name)
@@ -121,7 +155,7 @@ class MemoryStore:
 
     def postpone(self, claim: Claim, due: float) -> None:
         """Put a claim back, before what came after it."""
-        with self._lock:
+        with self._merged():
             name = claim.topic.name
             self._unclaim(name)
             if claim.published_at is not None:
@@ -142,18 +176,18 @@ class MemoryStore:
 
     def next_due(self, *, purges: bool = True) -> float | None:
         """Return the earliest due time of what is not claimed."""
-        with self._lock:
+        with self._merged():
             heap = self._first_heap(purges)
             return None if heap is None else heap[0][0]
 
     def pending(self) -> int:
         """Return how many topics are pending or claimed, without confirmations."""
-        with self._lock:
+        with self._merged():
             return len(self._pending.keys() | self._claimed.keys())
 
     def delivered(self) -> int:
         """Return the number of the last change up to which every target has all changes."""
-        with self._lock:
+        with self._merged():
             waiting = (pending.claim for pending in self._pending.values())
             oldest = min(
                 (claim.since for claim in chain(waiting, self._claimed.values())), default=None
@@ -162,21 +196,24 @@ class MemoryStore:
 
     def escalated(self) -> list[str]:
         """Return the keys that wait in place of topics."""
-        with self._lock:
+        with self._merged():
             return sorted(self._escalated)
 
     def sequence(self) -> int:
         """Return the number of the last change."""
+        if self._inbox:
+            with self._merged():
+                pass
         return self._marks.sequence
 
     def has_changed(self, keys: Iterable[str], since: int, *, lag: bool = True) -> bool:
         """Whether one of the keys changed after that number, or may not be seen by all reads."""
-        with self._lock:
+        with self._merged():
             return self._marks.has_changed(keys, since, self._clock() if lag else math.inf)
 
     def versions(self, names: Iterable[str]) -> dict[str, str]:
         """Return the version of each topic: of what is read from now on, or of something older."""
-        with self._lock:
+        with self._merged():
             now = self._clock()
             return {
                 # A replica may show less than the version: who is told so would miss the rest.

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from grip_edge_middleware.stores import Overflow
-from grip_edge_middleware.stores.memory import MAX_PUBLICATIONS, MemoryStore
-from tests.stores.test_contract import chat, counter, values
+from grip_edge_middleware.stores.memory import (
+    FULL_INBOX,
+    MAX_INBOX,
+    MAX_PUBLICATIONS,
+    MemoryStore,
+)
+from tests.stores.test_contract import chat, counter, no_room, values
 
 
 def test_versions_go_on_growing_after_a_restart() -> None:
@@ -29,7 +34,7 @@ def test_versions_grow_although_the_clock_is_set_back() -> None:
 
 def test_deltas_of_one_topic_are_bounded() -> None:
     store = MemoryStore()
-    overflow = store.add([chat("x", str(n)) for n in range(MAX_PUBLICATIONS + 7)], 0.0)
+    overflow = no_room(store, [chat("x", str(n)) for n in range(MAX_PUBLICATIONS + 7)], 0.0)
 
     [claim] = store.claim(0.0, limit=1)
     assert overflow == Overflow(refused=7)
@@ -92,3 +97,23 @@ def test_versions_are_remembered_although_few_topics_may_wait() -> None:
         store.release(store.claim(0.0, limit=1), 0.0)
 
     assert store.versions(["counter-never"]) == before
+
+
+def test_an_inbox_that_is_full_asks_to_be_emptied() -> None:
+    store = MemoryStore()
+    store.add([counter("blue")], 0.0)
+    store.claim(0.0, limit=1)  # so its window is open for a second
+
+    dues = [store.add([counter("blue")], 0.1) for _ in range(FULL_INBOX)]
+
+    assert set(dues[:-1]) == {1.0}
+    assert dues[-1] == 0.1
+
+
+def test_an_inbox_that_nobody_empties_is_bounded() -> None:
+    store = MemoryStore()
+    for number in range(3 * MAX_INBOX):
+        store.add([counter("blue")], float(number))
+
+    assert len(store._inbox) <= MAX_INBOX
+    assert store.pending() == 1
