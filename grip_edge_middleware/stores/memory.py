@@ -24,8 +24,8 @@ from grip_edge_middleware.topics import SITE_KEY, Topic
 
 # Deltas of one topic that wait while a target is down ("coalesce": False).
 MAX_PUBLICATIONS = 1_000
-# Submissions that wait to be merged: from so many on it is time that somebody does, and with so many
-# whoever adds the next.
+# Submissions that wait to be merged: from so many on it is time that somebody does, and at so many
+# whoever adds one.
 FULL_INBOX = 500
 MAX_INBOX = 10_000
 # Templates whose topics are purged together when there is no room for each: beyond, the whole site.
