@@ -90,6 +90,13 @@ class Overflow(NamedTuple):
 class Gate(Protocol):
     """What a response must know of the changes that came while it was made."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it answers at once. Else an event loop must not ask it by itself."""
+
+    def for_request(self, names: Iterable[str]) -> Gate:
+        """Return what one request asks, whose path shows these topics. It begins with this."""
+
     def sequence(self) -> int:
         """Return the number of the last change."""
 

@@ -22,7 +22,7 @@ from servers import wait_until_reached, wsgi_server
 from tap import Tap
 
 from grip_edge_middleware import GripEdge
-from grip_edge_middleware.stores.memory import MAX_TYPES
+from grip_edge_middleware.stores.rules import MAX_TYPES
 
 pytestmark = pytest.mark.live
 

@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from grip_edge_middleware.changes import Change, encode
 from grip_edge_middleware.settings import Settings
 from grip_edge_middleware.stores import Claim, Overflow, Store
-from grip_edge_middleware.stores.memory import MAX_PUBLICATIONS, MAX_TYPES, MemoryStore
+from grip_edge_middleware.stores.memory import MemoryStore
+from grip_edge_middleware.stores.rules import MAX_PUBLICATIONS, MAX_TYPES
 from grip_edge_middleware.topics import SITE_KEY
 
 MAX_PENDING = 5
@@ -672,7 +673,7 @@ class StoreMachine(RuleBasedStateMachine):
         change = (counter if coalesce else chat)(name, str(self.count))
         key = change.topic.name
         is_known = key in self.waiting or key in self.claims
-        is_room = is_known or len(self.waiting) + len(self.claims) < MAX_PENDING
+        is_room = is_known or len(self.waiting.keys() | self.claims.keys()) < MAX_PENDING
         assert no_room(self.store, [change], self.now) == Overflow(escalated=not is_room)
         if is_room:
             kept = [] if coalesce else self.waiting.get(key, [])

@@ -6,9 +6,9 @@ from grip_edge_middleware.stores import Overflow
 from grip_edge_middleware.stores.memory import (
     FULL_INBOX,
     MAX_INBOX,
-    MAX_PUBLICATIONS,
     MemoryStore,
 )
+from grip_edge_middleware.stores.rules import MAX_PUBLICATIONS
 from tests.stores.test_contract import chat, counter, no_room, values
 
 
@@ -68,14 +68,14 @@ def test_a_claim_that_failed_is_due_at_its_next_try_although_a_newer_change_wait
     assert values(merged) == ["2"]
 
 
-def test_windows_that_ended_are_not_kept() -> None:
-    store = MemoryStore()
+def test_what_is_idle_is_bounded() -> None:
+    store = MemoryStore(max_versions=1_000)
     for number in range(10_000):
         store.add([counter(str(number))], float(number))
         store.release(store.claim(float(number), limit=10), float(number))
 
-    assert len(store._window_ends) <= 2_048
-    assert len(store._heap) <= 2_048
+    assert len(store._shelf._records) <= 1_000
+    assert len(store._shelf._messages) <= 1_000
     assert store.pending() == 0
 
 

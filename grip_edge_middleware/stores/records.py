@@ -1,0 +1,129 @@
+"""What a store knows of each key, and of all of them.
+
+A key is a topic's name, or what stands for several topics: a type key, say. Records are only
+changed by `rules.py`, within one transaction of the shelf that keeps them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from grip_edge_middleware.stores import Claim
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Record:
+    """One key's. Times are seconds of the shelf's clock."""
+
+    mark: int = 0
+    """The number of its last change."""
+    marked_at: float = -math.inf
+    version: str = ""
+    """What is read from now on shows this one; empty if it has not changed lately."""
+    published: str = ""
+    """The version that was published last."""
+    window_end: float = -math.inf
+    waiting: Claim | None = None
+    due: float = math.inf
+    """When what is waiting may be claimed."""
+    claimed: Claim | None = None
+    """What is on its way, by whom, and from when on anybody may claim it again."""
+    owner: str = ""
+    leased_until: float = math.inf
+
+    @property
+    def next_due(self) -> float:
+        """From when on there is something to claim. One at a time: order within a topic is kept."""
+        if self.claimed is not None:
+            return self.leased_until
+        return math.inf if self.waiting is None else self.due
+
+    @property
+    def is_only_purged(self) -> bool:
+        """Whether that has no message that could go ahead of a purge."""
+        claim = self.claimed or self.waiting
+        return claim is not None and claim.is_only_purged
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a change, and not only its confirmation, is yet to be delivered."""
+        return any(c is not None and not c.is_confirmation for c in (self.waiting, self.claimed))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is to be done, so that it may be forgotten."""
+        return self.waiting is None and self.claimed is None
+
+    @property
+    def since(self) -> int | None:
+        """The number of the oldest change that is yet to be delivered."""
+        claims = (self.claimed, self.waiting)
+        return min((c.since for c in claims if c and not c.is_confirmation), default=None)
+
+
+@dataclass(slots=True)
+class Common:
+    """Of all keys."""
+
+    first_version: str = ""
+    """That of keys which have none, or an older one."""
+    caught_up: str = ""
+    """All clients have asked for what came before this version."""
+    forgotten: int = 0
+    """No change up to this number is known any more."""
+    escalated: set[str] = field(default_factory=set)
+    """The keys that wait in place of topics."""
+
+
+class Records(Protocol):
+    """The records, within one transaction."""
+
+    @property
+    def sequence(self) -> int:
+        """The transaction's number: higher than those of all that were begun before."""
+
+    @property
+    def common(self) -> Common:
+        """What is known of all; may be changed."""
+
+    def get(self, key: str) -> Record | None:
+        """Return a key's record to look at."""
+
+    def edit(self, key: str) -> Record:
+        """Return a key's record to change."""
+
+    def pending(self) -> int:
+        """Return how many records are pending, give or take a few."""
+
+
+class Shelf(Protocol):
+    """Keeps records: in memory, or where all processes reach them. StoreError if it cannot.
+
+    A step may run more than once, as what it read may have changed before it was written.
+    """
+
+    def now(self) -> float:
+        """Return the time: the same for all who share the shelf."""
+
+    def write(self, keys: Iterable[str], step: Callable[[Records], T]) -> T:
+        """Run a step that changes records, as if nobody else did meanwhile.
+
+        `keys` are those that it will ask for, as far as one can tell.
+        """
+
+    def read(self, keys: Iterable[str]) -> Records:
+        """Return the records of these keys to look at, with the number of the last write."""
+
+    def due(self, now: float, limit: int, *, purges: bool) -> list[str]:
+        """Return the keys that are due, the longest due first."""
+
+    def next_due(self, *, purges: bool) -> float | None:
+        """Return when the next key is due."""
+
+    def oldest(self) -> int | None:
+        """Return the number of the oldest change that is yet to be delivered."""
