@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.delivery import Delivery
+from grip_edge_middleware.errors import StoreError
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.process import attach_to_process
 from grip_edge_middleware.stores import Claim, Store
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 # Enough for any CDN's largest batch, few enough that the first topic does not wait for the last.
 CLAIM_LIMIT = 1_000
 AFTER_FAULT_S = 1.0
+# A store that does not answer is asked again so soon.
+STORE_REST_S = 0.5
 
 
 class Dispatcher:
@@ -46,6 +49,7 @@ class Dispatcher:
         self._is_closed = False
         self._is_full = False
         self._start_anew()
+        store.when_needed(self._wake_up)
         attach_to_process(self)
 
     def submit(self, changes: Sequence[Change]) -> None:
@@ -66,7 +70,7 @@ class Dispatcher:
 
         `everything` does not wait for windows to end. The thread calls this in a loop.
         """
-        self.note_overflow()
+        self.take_in()
         held_until = self._delivery.held_until(now)
         if held_until is not None:
             return None if self._store.next_due() is None else held_until
@@ -86,9 +90,9 @@ class Dispatcher:
         message_due = self._store.next_due(purges=False)
         return resting_until if message_due is None else min(resting_until, message_due)
 
-    def note_overflow(self) -> None:
-        """Count what there was no room for, and log the first of it."""
-        overflow = self._store.overflow()
+    def take_in(self) -> None:
+        """Take in what was submitted; count what there was no room for, and log the first of it."""
+        overflow = self._store.take_in()
         if not any(overflow):
             return
         for event, amount in overflow._asdict().items():
@@ -159,9 +163,12 @@ class Dispatcher:
         if pending := self._store.pending():
             logger.error("%d topics were not delivered before the end", pending)
         self._delivery.targets.close()
+        self._store.close()
 
     def _confirm_now(self) -> None:
         """Send the confirmations early, for nobody will send them later."""
+        if not self._store.is_local:
+            return  # another process will, or the next one
         if self._delivery.resting_until(self._clock()) is not None:
             return
         try:
@@ -225,6 +232,8 @@ class Dispatcher:
         asked = self._flushes_asked
         try:
             next_due = self.turn(now, everything=asked > self._flushes_done)
+        except StoreError:  # which the store has said
+            return now + STORE_REST_S
         except Exception:
             # A fault of ours must not end the thread, and with it all delivery.
             logger.exception("a turn of the dispatcher failed; it goes on")

@@ -217,7 +217,8 @@ class GripEdge:
         `failing_for_s`, `retry_in_s` and its last `error`. `counts` are since the start.
         """
         parts = self._configured
-        parts.dispatcher.note_overflow()
+        if parts.store.is_local:  # else it may have to be waited for
+            parts.dispatcher.take_in()
         return {
             "pending": parts.store.pending(),
             "escalated": parts.store.escalated(),
@@ -284,7 +285,7 @@ class _Parts:
         return Outbox(
             self.settings.topics,
             submit=self.dispatcher.submit,
-            sequence=self.store.sequence,
+            submitted=self.store.submitted,
             delivered=self.store.delivered,
             finish=self.dispatcher.close,
             metrics=self.metrics,
@@ -330,7 +331,8 @@ class _Parts:
 
     def longest_ttl(self) -> int | None:
         """Bound what a page that cannot be purged may be behind."""
-        return None if self.delivery.can_purge() else self.settings.degraded_ttl
+        is_well = self.delivery.can_purge() and not self.store.is_failing
+        return None if is_well else self.settings.degraded_ttl
 
     def close(self) -> None:
         for source in self.sources:

@@ -4,7 +4,8 @@ GripEdgeError
 ├── SettingsError    the settings dict is wrong; carries every Mistake that was found
 ├── TopicError       a topic that the settings do not declare, or values that do not fill it
 ├── SignatureError   a request whose Grip-Sig was not made by one of the proxies
-└── DeliveryError    a target refused or did not answer; retried, and never raised into the app
+├── DeliveryError    a target refused or did not answer; retried, and never raised into the app
+└── StoreError       the shared store does not answer; retried, and never raised into the app
 """
 
 from __future__ import annotations
@@ -62,3 +63,11 @@ class DeliveryError(GripEdgeError):
         self.reason = reason
         self.is_final = is_final
         super().__init__(f"{target}: {reason}")
+
+
+class StoreError(GripEdgeError):
+    """The store that processes share cannot be asked. `reason` repeats no password."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"store: {reason}")

@@ -114,7 +114,7 @@ class NextLink:
 
     def _lags(self, shown: Shown, request: RequestFacts) -> bool:
         name = shown.topic.name
-        return shown_by(self.seen[name]) != shown_by(request.versions[name])
+        return shown_by(self.seen[name]) != shown_by(request.versions.get(name, ""))
 
 
 def _is_signed(plan: Plan, path: str) -> bool:

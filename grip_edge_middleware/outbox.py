@@ -10,7 +10,6 @@ The transaction itself is the source's, and so is all SQL; this is what goes on 
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import random
@@ -24,13 +23,12 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from grip_edge_middleware.changes import Change, Rows
-from grip_edge_middleware.http import Response
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.process import attach_to_process
 from grip_edge_middleware.rows import Scopes
 from grip_edge_middleware.settings import TopicSettings
+from grip_edge_middleware.stores.codec import decode_message, encode_message
 from grip_edge_middleware.topics import Topic
-from grip_edge_middleware.types import Hold
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +87,7 @@ class _Sent:
 class Outbox:
     """Writes rows for transactions, deletes those that were delivered, and takes what was left.
 
-    `submit` takes changes, `sequence` and `delivered` return the number of the last change, and of
+    `submit` takes changes, `submitted` and `delivered` return the number of the last change, and of
     the last up to which all are delivered. `finish` delivers what is pending, at the end. A row is
     left to its process for `grace_s`. `name` tells apart edges with different settings that share a
     database. `clock` gives Unix seconds: those of several machines should agree to within that.
@@ -105,7 +103,7 @@ class Outbox:
         topics: Sequence[TopicSettings],
         *,
         submit: Callable[[Sequence[Change]], None],
-        sequence: Callable[[], int],
+        submitted: Callable[[], int],
         delivered: Callable[[], int],
         finish: Callable[[], None],
         metrics: Metrics,
@@ -118,7 +116,7 @@ class Outbox:
         self._topics = topics
         self._rows = Rows(Scopes(), throttle=throttle_s)
         self._submit = submit
-        self._sequence = sequence
+        self._submitted = submitted
         self._delivered = delivered
         self._finish = finish
         self._metrics = metrics
@@ -143,7 +141,7 @@ class Outbox:
             return  # they may have come too late to be delivered: the row is left to others
         with self._lock:
             if len(self._sent) < MAX_ROWS:
-                self._sent.append(_Sent(table, row.id, self._sequence(), row.due))
+                self._sent.append(_Sent(table, row.id, self._submitted(), row.due))
         self._wake_up()
 
     def add_table(self, table: OutboxTable) -> None:
@@ -321,10 +319,7 @@ def _encode(change: Change) -> dict[str, Any]:
     if change.is_of_all:
         encoded["all"] = True
     if change.message is not None:
-        encoded["message"] = {
-            hold: [r.status, dict(r.headers), base64.b64encode(r.body).decode()]
-            for hold, r in change.message.items()
-        }
+        encoded["message"] = encode_message(change.message)
     return encoded
 
 
@@ -347,11 +342,6 @@ def _decode(
     if settings is None:
         return None
     params = tuple((name, value) for name, value in encoded.get("params", ()))
-    message: dict[Hold, Response] | None = None
-    if "message" in encoded:
-        message = {
-            hold: Response(status, headers, base64.b64decode(body))
-            for hold, (status, headers, body) in encoded["message"].items()
-        }
+    message = decode_message(encoded["message"]) if "message" in encoded else None
     topic = Topic(encoded["topic"], settings.template.text, params)
     return Change(topic, settings, message, is_of_all=encoded.get("all", False))

@@ -270,7 +270,7 @@ class Plan:
         names = list(dict.fromkeys([*self.names, *tagged, *self._tables(notes)]))
         # In this order: if nothing has changed by now, these were the versions all along.
         versions = request.versions_now(names)
-        if request.has_changed(names, lag=False):
+        if not versions or request.has_changed(names, lag=False):
             return headers
         return [*headers, ("ETag", etag(versions.values()))]
 

@@ -85,7 +85,7 @@ class Process:
         self.outbox = Outbox(
             self.topics,
             submit=self.submit,
-            sequence=self.store.sequence,
+            submitted=self.store.submitted,
             delivered=self.store.delivered,
             finish=lambda: None,
             metrics=self.metrics,

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import ParamSpec, TypeVar
 from urllib.parse import quote
 
 from grip_edge_middleware.http import Response
@@ -18,6 +19,9 @@ from grip_edge_middleware.stores import Gate
 from grip_edge_middleware.types import ASGIApp, Headers, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class ASGIMiddleware:
@@ -62,18 +66,18 @@ class ASGIMiddleware:
         notes = plan.notes()
         token = current_notes.set(notes)
         try:
-            return await self.app(scope, receive, self._with_headers(plan, notes, scope, send))
+            request = await self._off_loop(self._facts, scope, plan)
+            return await self.app(scope, receive, self._with_headers(plan, notes, request, send))
         finally:
             current_notes.reset(token)
 
-    def _with_headers(self, plan: Plan, notes: Notes, scope: Scope, send: Send) -> Send:
-        request = self._facts(scope, plan)
-
+    def _with_headers(self, plan: Plan, notes: Notes, request: RequestFacts, send: Send) -> Send:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 notes.is_closed = True
                 headers = _decode(message.get("headers", ()))
-                applied = plan.apply(request, message["status"], headers, notes)
+                status = message["status"]
+                applied = await self._off_loop(plan.apply, request, status, headers, notes)
                 message = {**message, "headers": _encode(applied)}
             elif message["type"] == "http.response.body" and not message.get("more_body"):
                 notes.is_over = True
@@ -83,18 +87,25 @@ class ASGIMiddleware:
 
     def _facts(self, scope: Scope, plan: Plan) -> RequestFacts:
         """Read what decides, before the app reads anything."""
+        gate = self.gate.for_request(plan.names)
         return RequestFacts(
             scope["method"],
             _value(scope, b"accept"),
             _value(scope, b"if-none-match"),
             is_authorized=any(name == b"authorization" for name, _ in scope["headers"]),
-            has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
-            versions=self.gate.versions(plan.names),
-            versions_now=self.gate.versions,
+            has_changed=partial(gate.has_changed, since=gate.sequence()),
+            versions=gate.versions(plan.names),
+            versions_now=gate.versions,
             longest_ttl=self._longest_ttl(),
             mount=quote(scope.get("root_path", ""), errors="surrogatepass"),
             refusal=partial(self.policy.refusal, _value(scope, b"grip-sig"), time.time()),
         )
+
+    async def _off_loop(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what asks the gate, in a thread if that may have to wait for its answer."""
+        if self.gate.is_local:
+            return ask(*args, **kwargs)
+        return await asyncio.to_thread(ask, *args, **kwargs)
 
     async def _catch_up(self, link: NextLink, scope: Scope, send: Send) -> None:
         status, headers, body = await self._answer(link, scope)
@@ -104,7 +115,7 @@ class ASGIMiddleware:
 
     async def _answer(self, link: NextLink, scope: Scope) -> tuple[int, Headers, bytes]:
         self.renderer.attach(scope)
-        request = link.as_page(self._facts(scope, link.plan))
+        request = link.as_page(await self._off_loop(self._facts, scope, link.plan))
         if (reason := request.refusal()) is not None:
             return link.refuse(reason)
         notes = link.plan.notes()
@@ -113,7 +124,7 @@ class ASGIMiddleware:
             snapshots = [await self._snapshot(wanted) for wanted in link.routes]
         finally:
             current_notes.reset(token)
-        return link.answer(request, snapshots, notes)
+        return await self._off_loop(link.answer, request, snapshots, notes)
 
     async def _snapshot(self, wanted: Wanted) -> Response:
         path, accept, is_private = wanted

@@ -81,14 +81,15 @@ class WSGIMiddleware:
 
     def _facts(self, environ: WSGIEnvironment, plan: Plan) -> RequestFacts:
         """Read what decides, before the app reads anything."""
+        gate = self.gate.for_request(plan.names)
         return RequestFacts(
             environ["REQUEST_METHOD"],
             environ.get("HTTP_ACCEPT", ""),
             environ.get("HTTP_IF_NONE_MATCH", ""),
             is_authorized="HTTP_AUTHORIZATION" in environ,
-            has_changed=partial(self.gate.has_changed, since=self.gate.sequence()),
-            versions=self.gate.versions(plan.names),
-            versions_now=self.gate.versions,
+            has_changed=partial(gate.has_changed, since=gate.sequence()),
+            versions=gate.versions(plan.names),
+            versions_now=gate.versions,
             longest_ttl=self._longest_ttl(),
             mount=quote(environ.get("SCRIPT_NAME", "").encode("latin-1")),
             refusal=partial(self.policy.refusal, environ.get("HTTP_GRIP_SIG", ""), time.time()),

@@ -6,7 +6,7 @@ processes) can use it at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -111,20 +111,32 @@ class Gate(Protocol):
 
 
 class Store(Gate, Protocol):
-    """Keeps what was submitted until it is released. Times are monotonic seconds."""
+    """Keeps what was submitted until it is released. Times are monotonic seconds.
+
+    One that is not local is shared with other processes, which may send what this one submits.
+    Whatever asks it may raise StoreError, but for what is said not to ask anybody.
+    """
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it did not answer when it was asked last. Asks nobody."""
+
+    def when_needed(self, wake: Callable[[], object]) -> None:
+        """Have what claims woken when there may be something to claim, other than by `add`."""
 
     def add(self, changes: Sequence[Change], now: float) -> float:
-        """Mark the changed keys, and merge the changes into what is pending.
+        """Note the changes; return the time before which nothing of them is due.
 
-        No change is forgotten for lack of room: its template's type key is purged instead of it,
-        and if there are many of these, the site key; see `overflow`.
-
-        Called on the app's threads, so it must cost next to nothing. Return the time before which
-        nothing of it is due.
+        Called on the app's threads, so it asks nobody and costs next to nothing.
         """
 
-    def overflow(self) -> Overflow:
-        """Return what there was no room for since this was asked last."""
+    def take_in(self) -> Overflow:
+        """Mark the keys of what was added, and merge it into what is pending.
+
+        No change is forgotten for lack of room: its template's type key is purged instead of it,
+        and if there are many of these, the site key. Return what there was no room for since this
+        was asked last.
+        """
 
     def claim(
         self, now: float, *, limit: int, everything: bool = False, purges: bool = True
@@ -160,13 +172,19 @@ class Store(Gate, Protocol):
         """
 
     def pending(self) -> int:
-        """Return how many topics are pending or claimed, without confirmations."""
+        """Return how many topics this process has to send. Asks nobody."""
+
+    def submitted(self) -> int:
+        """Return the number of the last change of this process. Asks nobody."""
 
     def delivered(self) -> int:
-        """Return the number of the last change up to which every target has all changes."""
+        """Return the number of this process's last change up to which every target has all."""
 
     def escalated(self) -> list[str]:
         """Return the type keys that wait, or the site key, in place of topics."""
+
+    def close(self) -> None:
+        """Close what is open. It may be asked all the same, and opens that again."""
 
     def after_fork(self) -> None:
         """Start anew in a child: what is pending in this process is the parent's to send."""

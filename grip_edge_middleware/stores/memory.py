@@ -39,6 +39,7 @@ class MemoryStore:
     """
 
     is_local = True
+    is_failing = False
 
     def __init__(
         self,
@@ -58,6 +59,12 @@ class MemoryStore:
         self._clock = clock
         self._wall_clock = wall_clock
         self.after_fork()
+
+    def when_needed(self, wake: Callable[[], object]) -> None:
+        """Do nothing: whoever adds something says when it is due."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
     def after_fork(self) -> None:
         """Forget what is pending, which the parent sends."""
@@ -93,8 +100,8 @@ class MemoryStore:
             if any(overflow):
                 self._overflow = self._overflow.plus(*overflow)
 
-    def overflow(self) -> Overflow:
-        """Return what there was no room for since this was asked last."""
+    def take_in(self) -> Overflow:
+        """Empty the inbox; return what there was no room for since this was asked last."""
         self._merged()
         overflow, self._overflow = self._overflow, Overflow()
         return overflow
@@ -128,6 +135,10 @@ class MemoryStore:
     def pending(self) -> int:
         """Return how many topics are pending or claimed, without confirmations."""
         return len(self._merged().pending_keys())
+
+    def submitted(self) -> int:
+        """Return the number of the last change."""
+        return self.sequence()
 
     def delivered(self) -> int:
         """Return the number of the last change up to which every target has all changes."""

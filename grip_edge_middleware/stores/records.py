@@ -102,18 +102,20 @@ class Records(Protocol):
 
 
 class Shelf(Protocol):
-    """Keeps records: in memory, or where all processes reach them. StoreError if it cannot.
+    """Keeps records where all processes reach them. Asked from any thread. StoreError if it cannot.
 
-    A step may run more than once, as what it read may have changed before it was written.
+    Of what is idle it may forget what was not changed for a day. It may lose all, but its numbers
+    go on: they begin with the microseconds of Unix time, and are never lower than one it gave out.
     """
 
     def now(self) -> float:
-        """Return the time: the same for all who share the shelf."""
+        """Return the time, the same for all who share the shelf. Asks nobody."""
 
     def write(self, keys: Iterable[str], step: Callable[[Records], T]) -> T:
-        """Run a step that changes records, as if nobody else did meanwhile.
+        """Run a step that changes records, as if nobody else did meanwhile; return its result.
 
-        `keys` are those that it will ask for, as far as one can tell.
+        `keys` are those that it will ask for, as far as one can tell. The step may run more than
+        once: what it read may have been changed by others before its changes were written.
         """
 
     def read(self, keys: Iterable[str]) -> Records:
@@ -124,6 +126,12 @@ class Shelf(Protocol):
 
     def next_due(self, *, purges: bool) -> float | None:
         """Return when the next key is due."""
+
+    def close(self) -> None:
+        """Close what is open. It is opened again when it is asked."""
+
+    def after_fork(self) -> None:
+        """Leave what is open to the parent."""
 
     def oldest(self) -> int | None:
         """Return the number of the oldest change that is yet to be delivered."""

@@ -27,7 +27,7 @@ class Edge(Generic[S]):
         self.outbox = Outbox(
             settings.topics,
             submit=self.submit,
-            sequence=lambda: len(self.submitted),
+            submitted=lambda: len(self.submitted),
             delivered=lambda: self.delivered,
             finish=lambda: None,
             metrics=self.metrics,

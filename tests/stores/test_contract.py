@@ -65,9 +65,9 @@ def _change(topic: Any, name: str, value: str | None, param: str = "name") -> Ch
 
 def no_room(store: Store, changes: list[Change], now: float) -> Overflow:
     """Add the changes; return what there was no room for."""
-    store.overflow()
+    store.take_in()
     store.add(changes, now)
-    return store.overflow()
+    return store.take_in()
 
 
 def values(claim: Claim) -> list[str]:

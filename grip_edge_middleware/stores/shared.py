@@ -1,0 +1,442 @@
+"""A store that several processes share, and that any of them sends from.
+
+What is submitted goes into an inbox in this process, a memory store, and from there to the shelf
+that all share. So the app's threads never wait for the shelf, and what is submitted while that does
+not answer is kept, within the same limits. Whoever submitted a change sends it; what nobody has
+sent a little after it was due is anybody's.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from grip_edge_middleware.changes import Change
+from grip_edge_middleware.errors import StoreError
+from grip_edge_middleware.stores import Claim, Gate, Overflow
+from grip_edge_middleware.stores.memory import MemoryStore
+from grip_edge_middleware.stores.records import Record, Records, Shelf
+from grip_edge_middleware.stores.rules import PROCESSES, Rules, version_of
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Longer than a batch takes if each of its targets has to be waited for.
+LEASE_S = 15.0
+# What another process has not sent so long after it was due is anybody's: more than a turn takes.
+PATIENCE_S = 0.25
+# How often a process looks for what others left.
+LOOK_S = 1.0
+# After a failure only the dispatcher's thread asks, so often.
+REST_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What this process has to send: when it is due, by the shelf's clock, and what it is."""
+
+    due: float
+    is_only_purged: bool
+    is_pending: bool
+
+    @classmethod
+    def of(cls, record: Record) -> _Own:
+        return cls(record.next_due, record.is_only_purged, record.is_pending)
+
+
+class SharedStore:
+    """What is pending in all processes that share a shelf.
+
+    `sends` is False for a process that only submits, since others send. `lease_s` is for how long
+    what is claimed is not claimed by others: if its process is killed, that late it is sent.
+    `clock` is monotonic. The other options are those of the memory store.
+    """
+
+    is_local = False
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        *,
+        max_pending: int = 100_000,
+        confirm_after_s: Sequence[float] = (),
+        replica_lag_s: float = 0.0,
+        lease_s: float = LEASE_S,
+        sends: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._shelf = shelf
+        self._max_pending = max_pending
+        self._confirm_after_s = sorted({max(wait_s, replica_lag_s) for wait_s in confirm_after_s})
+        self._lag_s = replica_lag_s
+        self._lease_s = lease_s
+        self._sends = sends
+        self._clock = clock
+        self._inbox = MemoryStore(max_pending=max_pending, clock=clock)
+        self._wake: Callable[[], object] = lambda: None
+        self._start_anew()
+
+    def when_needed(self, wake: Callable[[], object]) -> None:
+        """Have the thread that sends woken when there may be something for it to do."""
+        self._wake = wake
+
+    def after_fork(self) -> None:
+        """Forget what this process has to send: it is the parent's."""
+        self._inbox.after_fork()
+        self._shelf.after_fork()
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._rules = Rules(
+            self._max_pending,
+            self._confirm_after_s,
+            self._lease_s,
+            process=secrets.randbelow(PROCESSES - 10**6),
+            owner=f"{os.getpid()}-{secrets.token_hex(8)}",
+        )
+        self._own: dict[str, _Own] = {}
+        self._held: set[str] = set()
+        self._overflow = Overflow()
+        # What was brought to the shelf: the number it has here, and there.
+        self._brought: deque[tuple[int, int]] = deque()
+        self._last_number = 0
+        self._delivered = 0
+        self._is_failing = False
+        self._is_watched = False
+
+    # --- a change comes ---------------------------------------------------------------------
+
+    def add(self, changes: Sequence[Change], now: float) -> float:
+        """Put the changes into the inbox; they are due when they are brought to the shelf."""
+        self._inbox.add(changes, now)
+        return -math.inf
+
+    def take_in(self) -> Overflow:
+        """Bring what is in the inbox to the shelf. StoreError if that does not answer."""
+        if self._is_failing:
+            with self._asking():
+                self._shelf.read(())
+        while self._inbox.pending():
+            number = self._inbox.sequence()
+            self._bring(self._inbox.claim(self._clock(), limit=1_000, everything=True))
+            if not self._inbox.pending():
+                self._brought.append((number, self._last_number))
+        escalated, refused = self._inbox.take_in()
+        overflow, self._overflow = self._overflow.plus(escalated, refused), Overflow()
+        return overflow
+
+    def _bring(self, claims: list[Claim]) -> None:
+        changes = [change for claim in claims for change in _changes_of(claim)]
+
+        def add(records: Records) -> tuple[Overflow, dict[str, _Own], int]:
+            overflow = self._rules.add(records, changes, self._shelf.now())
+            own = {key: _Own.of(records.edit(key)) for key in {c.topic.name for c in changes}}
+            return overflow, own, records.sequence
+
+        try:
+            with self._asking():
+                overflow, own, self._last_number = self._shelf.write(self._rules.keys(changes), add)
+        except StoreError:
+            for claim in claims:
+                self._inbox.postpone(claim, self._clock())
+            raise
+        self._inbox.release(claims, self._clock())
+        self._overflow = self._overflow.plus(*overflow)
+        self._keep(own)
+
+    # --- it goes ----------------------------------------------------------------------------
+
+    def claim(
+        self, now: float, *, limit: int, everything: bool = False, purges: bool = True
+    ) -> list[Claim]:
+        """Take what is due; `everything` is what this process has to send."""
+        if not self._sends:
+            return []
+        with self._asking():
+            if everything:
+                keys = self._own_keys(purges=purges)[:limit]
+            else:
+                keys = self._due_keys(self._shared(now), limit, purges=purges)
+            claims = self._claim(keys, self._shared(now), everything=everything) if keys else []
+        return [self._to_local(claim) for claim in claims]
+
+    def _due_keys(self, now: float, limit: int, *, purges: bool) -> list[str]:
+        """Return what is due: of others' only what they have not sent in time."""
+        own = [key for key, of in self._own.items() if of.due <= now]
+        others = self._shelf.due(now - PATIENCE_S, limit, purges=purges)
+        return list(dict.fromkeys([*sorted(own, key=self._due_of), *others]))[:limit]
+
+    def _claim(self, keys: list[str], now: float, *, everything: bool) -> list[Claim]:
+        def claim(records: Records) -> list[Claim]:
+            return self._rules.claim(records, keys, now, everything=everything)
+
+        claims = self._shelf.write(keys, claim)
+        for key in keys:
+            self._own.pop(key, None)  # else another process has it
+        self._held |= {claim.topic.name for claim in claims if not claim.is_confirmation}
+        return claims
+
+    def release(self, claims: Iterable[Claim], now: float) -> None:
+        """Forget what was delivered; what came in meanwhile can be claimed now."""
+        delivered = [self._to_shared(claim) for claim in claims]
+        if delivered:
+            self._end(delivered, lambda r: self._rules.release(r, delivered, self._shared(now)))
+
+    def postpone(self, claim: Claim, due: float) -> None:
+        """Put a claim back, before what came after it."""
+        late = self._to_shared(claim)
+        self._end([late], lambda r: self._rules.postpone(r, late, self._shared(due)))
+
+    def _end(self, claims: Iterable[Claim], step: Callable[[Records], None]) -> None:
+        """Take a step that gives claims back. If it fails, they will be claimed once more."""
+        keys = [claim.topic.name for claim in claims]
+
+        def end(records: Records) -> dict[str, _Own]:
+            step(records)
+            return {key: _Own.of(r) for key in keys if (r := records.get(key)) is not None}
+
+        try:
+            with self._asking():
+                self._keep(self._shelf.write(keys, end))
+        except StoreError:
+            logger.debug("%d topics will be sent once more", len(keys))
+        self._held -= set(keys)
+
+    # --- what is pending --------------------------------------------------------------------
+
+    def next_due(self, *, purges: bool = True) -> float | None:
+        """Return when to look again: for what is due here, or for what others left."""
+        if not self._sends:
+            return None
+        with self._asking():
+            others = self._shelf.next_due(purges=purges)
+        own = [of.due for of in self._own.values() if purges or not of.is_only_purged]
+        if others is not None:
+            # Not all processes at once.
+            own.append(others + PATIENCE_S * random.uniform(1.0, 2.0))  # noqa: S311
+        look_at = self._clock() + LOOK_S * random.uniform(0.7, 1.3)  # noqa: S311
+        return min([self._local(due) for due in own] + [look_at])
+
+    def pending(self) -> int:
+        """Return how many topics this process has to send. Asks nobody."""
+        own = sum(1 for of in list(self._own.values()) if of.is_pending)
+        return self._inbox.pending() + len(self._held) + own
+
+    def submitted(self) -> int:
+        """Return the number of the last change in this process."""
+        return self._inbox.sequence()
+
+    def delivered(self) -> int:
+        """Return the number up to which every target has this process's changes."""
+        if not self._brought:
+            return self._delivered
+        try:
+            with self._asking():
+                oldest = self._shelf.oldest()
+        except StoreError:
+            return self._delivered
+        while self._brought and (oldest is None or self._brought[0][1] < oldest):
+            self._delivered = self._brought.popleft()[0]
+        return self._delivered
+
+    def escalated(self) -> list[str]:
+        """Return the keys that wait in place of topics, none while the shelf does not answer."""
+        try:
+            with self._asking():
+                return sorted(self._shelf.read(()).common.escalated)
+        except StoreError:
+            return []
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the shelf did not answer when it was asked last."""
+        return self._is_failing
+
+    def close(self) -> None:
+        """Close the shelf."""
+        self._shelf.close()
+
+    # --- the gate ---------------------------------------------------------------------------
+
+    def for_request(self, names: Iterable[str]) -> Gate:
+        """Return what one request asks. The shelf is asked when it begins, and when it ends."""
+        if not self._is_watched:
+            # Others may have left something, and somebody has to see when the shelf is back.
+            self._is_watched = True
+            self._wake()
+        return RequestGate(self, frozenset(names))
+
+    def sequence(self) -> int:
+        """Return the number of the last change that is on the shelf."""
+        return self.read(()).sequence
+
+    def has_changed(self, keys: Iterable[str], since: int, *, lag: bool = True) -> bool:
+        """Whether one of the keys changed after that number, or may not be seen by all reads."""
+        keys = list(keys)
+        return has_changed(self.read(keys), keys, since, self.fresh_from() if lag else math.inf)
+
+    def versions(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the version of each topic: of what is read from now on, or of something older."""
+        names = list(names)
+        return versions(self.read(names), names, self.fresh_from())
+
+    def read(self, keys: Iterable[str]) -> Records:
+        """Return the records of these keys. StoreError if the shelf does not answer."""
+        if self._is_failing:
+            raise StoreError("it did not answer when it was asked last")
+        with self._asking():
+            return self._shelf.read(keys)
+
+    def fresh_from(self) -> float:
+        """Return from when on a change may not be seen by all reads yet, by the shelf's clock."""
+        return self._shelf.now() - self._lag_s if self._lag_s else math.inf
+
+    # --- between this process and the shelf -------------------------------------------------
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Note whether the shelf answers."""
+        try:
+            yield
+        except StoreError as error:
+            if not self._is_failing:
+                self._is_failing = True
+                self._wake()
+                logger.warning(
+                    "%s; until it answers, changes are kept in this process's memory, and pages "
+                    "are cached for degraded_ttl only",
+                    error,
+                )
+            raise
+        if self._is_failing:
+            self._is_failing = False
+            logger.info("the store is back")
+
+    def _shared(self, local: float) -> float:
+        return local + self._shelf.now() - self._clock()
+
+    def _local(self, shared: float) -> float:
+        return shared - self._shelf.now() + self._clock()
+
+    def _to_local(self, claim: Claim) -> Claim:
+        if claim.published_at is None:
+            return claim
+        return replace(claim, published_at=self._local(claim.published_at))
+
+    def _to_shared(self, claim: Claim) -> Claim:
+        if claim.published_at is None:
+            return claim
+        return replace(claim, published_at=self._shared(claim.published_at))
+
+    def _keep(self, own: dict[str, _Own]) -> None:
+        if self._sends:
+            self._own.update((key, of) for key, of in own.items() if of.due < math.inf)
+
+    def _own_keys(self, *, purges: bool) -> list[str]:
+        own = (
+            key
+            for key, of in self._own.items()
+            if of.is_pending and (purges or not of.is_only_purged)
+        )
+        return sorted(own, key=self._due_of)
+
+    def _due_of(self, key: str) -> float:
+        return self._own[key].due
+
+
+class RequestGate:
+    """What one request asks a shared store: once when it begins, and once when it ends.
+
+    While the store does not answer, nothing has changed as far as anybody knows, and no topic has a
+    version: the page says nothing that a client could rely on, and is cached for `degraded_ttl`.
+    """
+
+    is_local = False
+
+    def __init__(self, store: SharedStore, names: frozenset[str]) -> None:
+        self._store = store
+        self._names = names
+        self._begun = self._read(names)
+        self._ended: Records | None = None
+        self._asked: frozenset[str] = frozenset()
+
+    def for_request(self, names: Iterable[str]) -> Gate:
+        """Return itself."""
+        return self
+
+    def sequence(self) -> int:
+        """Return the number of the last change when the request began."""
+        return 0 if self._begun is None else self._begun.sequence
+
+    def has_changed(self, keys: Iterable[str], since: int, *, lag: bool = True) -> bool:
+        """Whether one of the keys changed after that number, or may not be seen by all reads."""
+        if self._begun is None:
+            return False
+        keys = list(keys)
+        records = self._at_end(keys)
+        fresh_from = self._store.fresh_from() if lag else math.inf
+        # One that began well and cannot be asked any more is not kept: the next begins so.
+        return records is None or has_changed(records, keys, since, fresh_from)
+
+    def versions(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the version of each topic; at first, as it was when the request began."""
+        names = list(names)
+        records = self._begun if self._names.issuperset(names) else self._at_end(names)
+        return {} if records is None else versions(records, names, self._store.fresh_from())
+
+    def _at_end(self, keys: Iterable[str]) -> Records | None:
+        if self._ended is None or not self._asked.issuperset(keys):
+            self._asked = self._names | self._asked.union(keys)
+            self._ended = self._read(self._asked)
+        return self._ended
+
+    def _read(self, keys: Iterable[str]) -> Records | None:
+        try:
+            return self._store.read(keys)
+        except StoreError:
+            return None
+
+
+def has_changed(records: Records, keys: Iterable[str], since: int, fresh_from: float) -> bool:
+    """Whether one of the keys changed after that number, or so lately that not all reads see it.
+
+    A number that is yet to come is of a store that has lost what it knew.
+    """
+    if since < records.common.forgotten or since > records.sequence:
+        return True
+    return any(
+        (record := records.get(key)) is not None
+        and (record.mark > since or record.marked_at > fresh_from)
+        for key in keys
+    )
+
+
+def versions(records: Records, names: Iterable[str], fresh_from: float) -> dict[str, str]:
+    """Return the version of each topic."""
+    return {name: _version(records, name, fresh_from) for name in names}
+
+
+def _version(records: Records, name: str, fresh_from: float) -> str:
+    record = records.get(name)
+    if record is not None and record.marked_at > fresh_from:
+        # A replica may show less than the version: who is told so would miss the rest.
+        record = None
+    return version_of(records.common, record)
+
+
+def _changes_of(claim: Claim) -> list[Change]:
+    """Return the changes that a claim was made of."""
+    said = claim.publications
+    if claim.is_escalated or not said:
+        return [Change(claim.topic, claim.settings, is_of_all=claim.is_escalated)]
+    return [Change(claim.topic, claim.settings, publication.message) for publication in said]
