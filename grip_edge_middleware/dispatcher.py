@@ -65,6 +65,10 @@ class Dispatcher:
         if due < self._wakes_at:
             self._wake_up()
 
+    def start(self) -> None:
+        """Start the thread before anything is submitted: others may have left something."""
+        self._wake_up()
+
     def turn(self, now: float, *, everything: bool = False) -> float | None:
         """Deliver what is due once; return when the next turn is, None if nothing is pending.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from grip_edge_middleware import sources
@@ -20,6 +22,7 @@ from grip_edge_middleware.middleware.wsgi import WSGIMiddleware
 from grip_edge_middleware.notes import current_notes
 from grip_edge_middleware.outbox import Outbox
 from grip_edge_middleware.policy import Policy, find_topic
+from grip_edge_middleware.process import warn_of_siblings
 from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers import Purger
 from grip_edge_middleware.purgers.fastly import FastlyPurger
@@ -32,8 +35,11 @@ from grip_edge_middleware.render import (
     WSGIRenderer,
     is_rendering,
 )
-from grip_edge_middleware.settings import Fastly, Settings, TopicSettings, Varnish
+from grip_edge_middleware.settings import Fastly, Settings, StoreSettings, TopicSettings, Varnish
+from grip_edge_middleware.stores.codec import Codec
 from grip_edge_middleware.stores.memory import MemoryStore
+from grip_edge_middleware.stores.records import Shelf
+from grip_edge_middleware.stores.shared import SharedStore
 from grip_edge_middleware.topics import Topic, escape_key
 from grip_edge_middleware.transport import HttpTransport
 from grip_edge_middleware.types import (
@@ -207,13 +213,28 @@ class GripEdge:
         """
         return self._configured.dispatcher.flush(timeout)
 
+    def dispatch(self, is_over: threading.Event) -> None:
+        """Send what other processes submit, until the event is set: `grip-edge dispatch` does it.
+
+        SettingsError if there is no store that processes share.
+        """
+        parts = self._configured
+        if not isinstance(parts.store, SharedStore):
+            hint = 'set store to "redis://..." or "sqlite:///..."'
+            raise SettingsError([Mistake("store", "other processes do not share this one", hint)])
+        parts.store.sends = True
+        parts.dispatcher.start()
+        is_over.wait()
+        self.close()
+
     def health(self) -> dict[str, Any]:
         """Return how this process's edge fares, as plain values without secrets.
 
-        `pending` counts topics that some target misses; `escalated` lists the keys that wait in
-        place of those for which there was no room. `longest_ttl` is the limit to what a CDN may
-        keep while its purges fail, else None. `targets` has for each CDN and GRIP proxy its
-        `state` ("ok", "failing", or "down" from the fourth failure in a row), `failures`,
+        `pending` counts topics that some target misses, of those that this process is to send;
+        `store` is "failing" while a shared store does not answer, else "ok"; `escalated` lists the
+        keys that wait in place of topics for which there was no room. `longest_ttl` is the limit to
+        what a CDN may keep while its purges fail, else None. `targets` has for each CDN and GRIP
+        proxy its `state` ("ok", "failing", or "down" from the fourth failure in a row), `failures`,
         `failing_for_s`, `retry_in_s` and its last `error`. `counts` are since the start.
         """
         parts = self._configured
@@ -221,6 +242,7 @@ class GripEdge:
             parts.dispatcher.take_in()
         return {
             "pending": parts.store.pending(),
+            "store": "failing" if parts.store.is_failing else "ok",
             "escalated": parts.store.escalated(),
             "longest_ttl": parts.longest_ttl(),
             "targets": parts.delivery.targets.report(),
@@ -262,11 +284,7 @@ class _Parts:
             render_budget_s=settings.timeout,
             purge_deadline_s=settings.purge_deadline,
         )
-        self.store = MemoryStore(
-            max_pending=settings.max_pending,
-            confirm_after_s=settings.confirm_after,
-            replica_lag_s=settings.replica_lag,
-        )
+        self.store = _store(settings)
         self.dispatcher = Dispatcher(
             store=self.store,
             delivery=self.delivery,
@@ -364,6 +382,38 @@ def _purger(cdn: Varnish | Fastly) -> Purger:
     if isinstance(cdn, Varnish):
         return VarnishPurger(cdn.url, soft=cdn.soft)
     return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft)
+
+
+def _store(settings: Settings) -> MemoryStore | SharedStore:
+    if settings.store is None:
+        return MemoryStore(
+            max_pending=settings.max_pending,
+            confirm_after_s=settings.confirm_after,
+            replica_lag_s=settings.replica_lag,
+            when_served=partial(warn_of_siblings, repr([t.template.text for t in settings.topics])),
+        )
+    return SharedStore(
+        _shelf(settings.store, Codec(settings.topics, throttle_s=settings.throttle)),
+        max_pending=settings.max_pending,
+        confirm_after_s=settings.confirm_after,
+        replica_lag_s=settings.replica_lag,
+        sends=not settings.is_external,
+    )
+
+
+def _shelf(store: StoreSettings, codec: Codec) -> Shelf:
+    if store.kind == "sqlite":
+        from grip_edge_middleware.stores.sqlite import SQLiteShelf
+
+        return SQLiteShelf(store.url, codec, name=store.name)
+    try:
+        from grip_edge_middleware.stores.redis import RedisShelf
+    except ImportError as error:
+        hint = "pip install 'grip-edge-middleware[redis]'"
+        raise SettingsError(
+            [Mistake("store", f"Redis needs the redis extra: {error}", hint)]
+        ) from None
+    return RedisShelf(store.url, codec, name=store.name)
 
 
 class _AppRenderer:

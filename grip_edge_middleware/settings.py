@@ -46,6 +46,13 @@ MIN_SECRET = 16
 OUTBOX_GRACE_S = 10.0
 MAX_OUTBOX_NAME = 64
 
+DEFAULT_STORE_NAME = "default"
+_STORES: Mapping[str, str] = {
+    "sqlite": "sqlite",
+    **dict.fromkeys(("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"), "redis"),
+    **dict.fromkeys(("valkey", "valkeys"), "redis"),
+}
+
 # What each CDN takes as Surrogate-Key, in bytes.
 KEY_BUDGETS = {
     # What examples/edge gives Varnish room for: a longer header, and an object may lose its keys.
@@ -150,6 +157,18 @@ class OutboxSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """A store that processes share: `kind` is "sqlite", with the path of a file, or "redis".
+
+    `name` tells apart apps that share one.
+    """
+
+    kind: str
+    url: str = field(repr=False)  # it may have a password
+    name: str = DEFAULT_STORE_NAME
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The settings dict, valid."""
 
@@ -170,6 +189,10 @@ class Settings:
     purge_deadline: float
     """Infinite if a publish waits for its purge for as long as it takes."""
     outbox: OutboxSettings | None
+    store: StoreSettings | None
+    """None for the memory of each process."""
+    is_external: bool
+    """Whether another process sends what this one submits."""
 
     @property
     def tags_rows(self) -> bool:
@@ -229,7 +252,7 @@ _GLOBAL_DEFAULTS: Mapping[str, Any] = {
     "purge_deadline": 10.0,
     "outbox": None,
 }
-_GLOBAL_ONLY = ("topics", "grip_url", "cdn", "secret")
+_GLOBAL_ONLY = ("topics", "grip_url", "cdn", "secret", "store", "dispatch")
 
 
 class _Wrong(Exception):  # noqa: N818 - never leaves this file
@@ -267,8 +290,27 @@ class _Reader:
             proxies=proxies,
             cdns=self.cdns(found.get("cdn")),
             secret=self.secret(found, topics),
+            store=self.store(found),
+            is_external=self.is_external(found),
             **own,
         )
+
+    def store(self, found: Mapping[Any, Any]) -> StoreSettings | None:
+        return self.attempt(
+            "store", _store, found.get("store", self.environ.get("GRIP_EDGE_STORE"))
+        )
+
+    def is_external(self, found: Mapping[Any, Any]) -> bool:
+        who = found.get("dispatch", "here")
+        if who not in ("here", "external"):
+            self.wrong("dispatch", f'expected "here" or "external", got {_show(who)}')
+        if who == "external" and "store" not in found and "GRIP_EDGE_STORE" not in self.environ:
+            self.wrong(
+                "dispatch",
+                "nobody else sees what is submitted here without a store that processes share",
+                'set store to "redis://..." or "sqlite:///..."',
+            )
+        return bool(who == "external")
 
     def topics(self, found: object, defaults: Mapping[str, Any]) -> tuple[TopicSettings, ...]:
         if not isinstance(found, Mapping) or not found:
@@ -622,6 +664,31 @@ def _outbox(found: object) -> OutboxSettings | None:
     if not isinstance(name, str) or len(name) > MAX_OUTBOX_NAME:
         _expected(f"a name of at most {MAX_OUTBOX_NAME} characters", name)
     return OutboxSettings(_some_seconds(found.get("grace", OUTBOX_GRACE_S)), name)
+
+
+def _store(found: object) -> StoreSettings | None:
+    """Return where processes share what is pending, None if each has its own."""
+    if found in (None, "memory"):
+        return None
+    entry: Mapping[Any, Any] = {"url": found} if isinstance(found, str) else _mapping(found)
+    _only_names(entry, "url", "name")
+    url, name = entry.get("url"), entry.get("name", DEFAULT_STORE_NAME)
+    # What was found is not repeated: it may have a password.
+    expected = '"memory", "sqlite:///path/of/a/file", "redis://host:port/0", or {"url", "name"}'
+    url = url if isinstance(url, str) else ""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _STORES:
+        raise _Wrong(f"expected {expected}", _nearest(scheme, _STORES))
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,64}", name):
+        _expected("a name of at most 64 letters, digits, dots and dashes", name)
+    if scheme != "sqlite":
+        return StoreSettings("redis", url.replace("valkey", "redis", 1), name)
+    host, _, path = rest.partition("/")
+    if host or not path or "?" in path or path == ":memory:":
+        raise _Wrong(
+            f"expected {expected}", 'as in "sqlite:///edge.sqlite3" or "sqlite:////var/lib/edge"'
+        )
+    return StoreSettings("sqlite", path, name)
 
 
 def _whole_seconds(found: Any) -> int:

@@ -19,6 +19,7 @@ from grip_edge_middleware.settings import (
     OutboxSettings,
     Route,
     Settings,
+    StoreSettings,
     TopicSettings,
     Varnish,
 )
@@ -188,6 +189,35 @@ def test_rows_are_keys_of_all_topics_or_of_one(
 )
 def test_an_outbox_has_a_grace_and_a_name(found: object, outbox: OutboxSettings | None) -> None:
     assert Settings.parse({**with_topic(ROUTE), "outbox": found}, {}).outbox == outbox
+
+
+@pytest.mark.parametrize(
+    ("found", "store"),
+    [
+        (None, None),
+        ("memory", None),
+        ("sqlite:///edge.sqlite3", StoreSettings("sqlite", "edge.sqlite3")),
+        ("sqlite:////var/lib/edge", StoreSettings("sqlite", "/var/lib/edge")),
+        ("redis://:pw@host:1/2", StoreSettings("redis", "redis://:pw@host:1/2")),
+        ("valkeys://host", StoreSettings("redis", "rediss://host")),
+        ("redis+sentinel://a:1,b:2/main", StoreSettings("redis", "redis+sentinel://a:1,b:2/main")),
+        ({"url": "redis://host", "name": "shop"}, StoreSettings("redis", "redis://host", "shop")),
+    ],
+)
+def test_processes_share_a_file_or_a_redis(found: object, store: StoreSettings | None) -> None:
+    assert Settings.parse({**with_topic(ROUTE), "store": found}, {}).store == store
+
+
+def test_a_store_may_come_from_the_environment() -> None:
+    settings = Settings.parse(with_topic(ROUTE), {"GRIP_EDGE_STORE": "redis://host"})
+
+    assert settings.store == StoreSettings("redis", "redis://host")
+
+
+def test_another_process_may_send_what_is_shared() -> None:
+    settings = {**with_topic(ROUTE), "dispatch": "external"}
+
+    assert Settings.parse({**settings, "store": "redis://host"}, {}).is_external
 
 
 def test_each_kind_of_hold_has_its_route() -> None:
@@ -466,6 +496,41 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     (
         {**with_topic(ROUTE), "auto_tags": {"scopes": ["a b"]}},
         ['auto_tags: expected a column such as "author_id" or "post.author_id", got "a b"'],
+    ),
+    (
+        {**with_topic(ROUTE), "store": "redi://:secret@host"},
+        [
+            (
+                'store: expected "memory", "sqlite:///path/of/a/file", "redis://host:port/0", or '
+                '{"url", "name"} (did you mean "redis"?)'
+            )
+        ],
+    ),
+    (
+        {**with_topic(ROUTE), "store": "sqlite://edge.sqlite3"},
+        [
+            (
+                'store: expected "memory", "sqlite:///path/of/a/file", "redis://host:port/0", or '
+                '{"url", "name"} (as in "sqlite:///edge.sqlite3" or "sqlite:////var/lib/edge")'
+            )
+        ],
+    ),
+    (
+        {**with_topic(ROUTE), "store": {"url": "redis://host", "name": "a b"}},
+        ['store: expected a name of at most 64 letters, digits, dots and dashes, got "a b"'],
+    ),
+    (
+        {**with_topic(ROUTE), "dispatch": "external"},
+        [
+            (
+                "dispatch: nobody else sees what is submitted here without a store that processes "
+                'share (set store to "redis://..." or "sqlite:///...")'
+            )
+        ],
+    ),
+    (
+        {**with_topic(ROUTE), "dispatch": "there"},
+        ['dispatch: expected "here" or "external", got "there"'],
     ),
     (
         {**with_topic(ROUTE), "outbox": 5},
@@ -977,6 +1042,7 @@ def test_a_media_type_is_compared_as_it_is_written_in_any_case() -> None:
         {"cdn": {"fastly": {"service_id": "s", "token": SECRET}}},
         {"grip_url": f"http://h?key={SECRET}"},
         {"grip_url": f"http://h?iss=i&key={SECRET}&verify-key={SECRET}"},
+        {"store": f"redis://:{SECRET}@host"},
     ],
 )
 def test_the_settings_show_no_secret(settings: dict[str, Any]) -> None:
@@ -1030,6 +1096,9 @@ def test_the_settings_show_no_secret_of_the_environment() -> None:
                 ("cdn", {"varnish": {"url": f"http://{rest}"}}),
                 ("cdn", {"fastly": {"service_id": "s", "token": "t", "url": f"http://{rest}"}}),
                 ("grip_url", f"http://{rest}"),
+                ("store", f"redi://{rest}"),
+                ("store", f"sqlite://{rest}"),
+                ("store", rest),
             )
         ),
     ],

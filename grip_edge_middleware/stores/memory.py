@@ -35,7 +35,7 @@ class MemoryStore:
     At most `max_pending` topics; more are purged by their types. Of the `max_versions` keys that
     changed last it knows the version. `confirm_after_s` and `replica_lag_s` are the settings of
     these names. `clock` is monotonic. `wall_clock` gives Unix seconds: versions begin with it, so
-    that they grow across restarts too.
+    that they grow across restarts too. `when_served` is called before the first request.
     """
 
     is_local = True
@@ -50,7 +50,9 @@ class MemoryStore:
         replica_lag_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        when_served: Callable[[], None] = lambda: None,
     ) -> None:
+        self._when_served = when_served
         self._max_pending = max_pending
         self._max_versions = max_versions
         # What lags behind is not confirmed before it shows the change.
@@ -68,6 +70,7 @@ class MemoryStore:
 
     def after_fork(self) -> None:
         """Forget what is pending, which the parent sends."""
+        self._is_serving = False
         self._inbox: deque[tuple[Sequence[Change], float]] = deque()
         self._overflow = Overflow()
         process = secrets.randbelow(PROCESSES - 10**6)
@@ -154,6 +157,9 @@ class MemoryStore:
 
     def for_request(self, names: Iterable[str]) -> Gate:
         """Return itself: nothing is saved by asking once."""
+        if not self._is_serving:
+            self._is_serving = True
+            self._when_served()
         return self
 
     def sequence(self) -> int:

@@ -80,7 +80,7 @@ class SharedStore:
         self._confirm_after_s = sorted({max(wait_s, replica_lag_s) for wait_s in confirm_after_s})
         self._lag_s = replica_lag_s
         self._lease_s = lease_s
-        self._sends = sends
+        self.sends = sends
         self._clock = clock
         self._inbox = MemoryStore(max_pending=max_pending, clock=clock)
         self._wake: Callable[[], object] = lambda: None
@@ -160,7 +160,7 @@ class SharedStore:
         self, now: float, *, limit: int, everything: bool = False, purges: bool = True
     ) -> list[Claim]:
         """Take what is due; `everything` is what this process has to send."""
-        if not self._sends:
+        if not self.sends:
             return []
         with self._asking():
             if everything:
@@ -216,7 +216,7 @@ class SharedStore:
 
     def next_due(self, *, purges: bool = True) -> float | None:
         """Return when to look again: for what is due here, or for what others left."""
-        if not self._sends:
+        if not self.sends:
             return None
         with self._asking():
             others = self._shelf.next_due(purges=purges)
@@ -339,7 +339,7 @@ class SharedStore:
         return replace(claim, published_at=self._shared(claim.published_at))
 
     def _keep(self, own: dict[str, _Own]) -> None:
-        if self._sends:
+        if self.sends:
             self._own.update((key, of) for key, of in own.items() if of.due < math.inf)
 
     def _own_keys(self, *, purges: bool) -> list[str]:
