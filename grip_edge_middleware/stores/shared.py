@@ -24,7 +24,7 @@ from grip_edge_middleware.changes import Change
 from grip_edge_middleware.errors import StoreError
 from grip_edge_middleware.stores import Claim, Gate, Overflow
 from grip_edge_middleware.stores.memory import MemoryStore
-from grip_edge_middleware.stores.records import Record, Records, Shelf
+from grip_edge_middleware.stores.records import Records, Shelf
 from grip_edge_middleware.stores.rules import PROCESSES, Rules, version_of
 
 logger = logging.getLogger(__name__)
@@ -48,10 +48,6 @@ class _Own:
     due: float
     is_only_purged: bool
     is_pending: bool
-
-    @classmethod
-    def of(cls, record: Record) -> _Own:
-        return cls(record.next_due, record.is_only_purged, record.is_pending)
 
 
 class SharedStore:
@@ -140,8 +136,7 @@ class SharedStore:
 
         def add(records: Records) -> tuple[Overflow, dict[str, _Own], int]:
             overflow = self._rules.add(records, changes, self._shelf.now())
-            own = {key: _Own.of(records.edit(key)) for key in {c.topic.name for c in changes}}
-            return overflow, own, records.sequence
+            return overflow, _own(records, {c.topic.name for c in changes}), records.sequence
 
         try:
             with self._asking():
@@ -203,7 +198,7 @@ class SharedStore:
 
         def end(records: Records) -> dict[str, _Own]:
             step(records)
-            return {key: _Own.of(r) for key in keys if (r := records.get(key)) is not None}
+            return _own(records, keys)
 
         try:
             with self._asking():
@@ -340,7 +335,7 @@ class SharedStore:
 
     def _keep(self, own: dict[str, _Own]) -> None:
         if self.sends:
-            self._own.update((key, of) for key, of in own.items() if of.due < math.inf)
+            self._own.update(own)
 
     def _own_keys(self, *, purges: bool) -> list[str]:
         own = (
@@ -432,6 +427,16 @@ def _version(records: Records, name: str, fresh_from: float) -> str:
         # A replica may show less than the version: who is told so would miss the rest.
         record = None
     return version_of(records.common, record)
+
+
+def _own(records: Records, keys: Iterable[str]) -> dict[str, _Own]:
+    """Return what is waiting of these keys. Who has claimed one will see to what came after it."""
+    found = ((key, records.get(key)) for key in keys)
+    return {
+        key: _Own(record.due, record.is_only_purged, record.is_pending)
+        for key, record in found
+        if record is not None and record.claimed is None and record.waiting is not None
+    }
 
 
 def _changes_of(claim: Claim) -> list[Change]:
