@@ -268,11 +268,12 @@ class Plan:
             return headers
         tagged = [key for key in self._tagged(headers, notes) if self.policy.type_key(key)]
         names = list(dict.fromkeys([*self.names, *tagged, *self._tables(notes)]))
-        # In this order: if nothing has changed by now, these were the versions all along.
-        versions = request.versions_now(names)
+        # In this order: if nothing has changed by now, these were the versions all along. All that
+        # will be asked is asked at once, as a shared store is far.
+        versions = request.versions_now([*names, *self._keys(headers, notes)])
         if not versions or request.has_changed(names, lag=False):
             return headers
-        return [*headers, ("ETag", etag(versions.values()))]
+        return [*headers, ("ETag", etag(versions[name] for name in names))]
 
     def _tables(self, notes: Notes) -> list[str]:
         """Return the keys of changes of which it is not known which rows they are."""
