@@ -184,7 +184,8 @@ class Rules:
 
     def _confirmation_due(self, claim: Claim, now: float) -> float:
         # While a purge is late, what was on its way to the cache arrives.
-        since = now if claim.published_at is None else claim.published_at
+        # A clock that is set back does not make it wait for longer.
+        since = now if claim.published_at is None else min(now, claim.published_at)
         waits_s = [0.0, *self.confirm_after_s]
         return max(now, since + waits_s[claim.confirmations + 1] - waits_s[claim.confirmations])
 
@@ -300,12 +301,16 @@ def _put_back(record: Record, claim: Claim, due: float) -> None:
 def _send_again(record: Record, claim: Claim, now: float) -> None:
     """Have a topic sent once more: an old message may have come after a newer one.
 
-    Who delivered this did so when it was not his any more; he may have been asleep.
+    Who delivered this did so when it was not his any more; he may have been asleep. What it says
+    may be outdated by now, so that is only sent if it is rendered.
     """
-    if record.waiting is None and claim.publications and not claim.is_confirmation:
-        again = replace(claim.publications[-1], version="")
-        record.waiting = Claim(claim.topic, claim.settings, (again,), since=claim.since)
-        record.due = due_at(now, record.window_end)
+    if record.waiting is not None or not claim.publications or claim.is_confirmation:
+        return
+    record.due = due_at(now, record.window_end)
+    if claim.publications[-1].message is None:
+        record.waiting = Claim(claim.topic, claim.settings, _RENDERED, since=claim.since)
+    else:
+        record.waiting = _confirmation_of(claim)
 
 
 def _is_same(one: Claim, other: Claim) -> bool:
