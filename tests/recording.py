@@ -19,18 +19,19 @@ from typing import Any, Self
 from unittest.mock import patch
 
 from grip_edge_middleware.changes import Change, Data, encode
-from grip_edge_middleware.delivery import Delivery
+from grip_edge_middleware.delivery import Delivery, Region
 from grip_edge_middleware.dispatcher import Dispatcher
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.lanes import InlineLanes, Lanes
 from grip_edge_middleware.metrics import Counts
 from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers import Purger
 from grip_edge_middleware.purgers.fastly import FastlyPurger
 from grip_edge_middleware.purgers.varnish import VarnishPurger
-from grip_edge_middleware.settings import Fastly, Settings, Varnish
+from grip_edge_middleware.settings import Fastly, RegionSettings, Settings, Varnish
 from grip_edge_middleware.stores.memory import MemoryStore
-from grip_edge_middleware.transport import MAX_ANSWER_BYTES
+from grip_edge_middleware.transport import MAX_ANSWER_BYTES, Transport
 
 # Long enough for any machine; nothing waits this long unless it fails.
 DEADLINE_S = 20.0
@@ -389,7 +390,11 @@ class Simulation:
     `turn()` delivers what is due now; `run_until_idle()` moves the clock from turn to turn.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        lanes: Callable[[Transport], Lanes] = InlineLanes,
+    ) -> None:
         # Most of what is simulated is about the change itself, so it is not confirmed unless asked.
         defaults = {"grip_url": "http://pushpin:5561", "confirm_after": 0}
         self.settings = Settings.parse({**defaults, **settings}, {})
@@ -405,9 +410,9 @@ class Simulation:
             wall_clock=self.clock.wall,
         )
         self.delivery = Delivery(
-            transport=self.transport,
-            purgers=[_purger(cdn) for cdn in self.settings.cdns],
-            publishers=[Publisher(proxy) for proxy in self.settings.proxies],
+            lanes=lanes(self.transport),
+            trunk=region(self.settings.trunk),
+            regions=[region(entry) for entry in self.settings.regions],
             renderer=self.renderer,
             metrics=self.metrics,
             purge_deadline_s=self.settings.purge_deadline,
@@ -458,7 +463,12 @@ class Simulation:
         raise AssertionError(f"not idle after {at_most} turns; the last were {times[-5:]}")
 
 
-def _purger(cdn: Varnish | Fastly) -> Purger:
+def region(settings: RegionSettings) -> Region:
+    purgers = tuple(_purger(cdn, settings.name) for cdn in settings.cdns)
+    return Region(purgers, tuple(Publisher(p, region=settings.name) for p in settings.proxies))
+
+
+def _purger(cdn: Varnish | Fastly, region: str) -> Purger:
     if isinstance(cdn, Varnish):
-        return VarnishPurger(cdn.url, soft=cdn.soft)
-    return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft)
+        return VarnishPurger(cdn.url, soft=cdn.soft, region=region)
+    return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft, region=region)
