@@ -23,7 +23,8 @@ from grip_edge_middleware.delivery import Delivery, Region
 from grip_edge_middleware.dispatcher import Dispatcher
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
-from grip_edge_middleware.lanes import InlineLanes, Lanes
+from grip_edge_middleware.lanes import Answer as LaneAnswer
+from grip_edge_middleware.lanes import InlineLanes
 from grip_edge_middleware.metrics import Counts
 from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers import Purger
@@ -314,6 +315,33 @@ class RecordingTransport:
         return [item for request in seen if request.is_publish for item in request.items]
 
 
+class HeldLanes(InlineLanes):
+    """Lanes of which a test can have some hang: what it holds arrives, and is not answered.
+
+    Nobody waits: a target that hangs is given up as soon as nothing else is to come.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(transport)
+        self._holds: set[str] = set()
+        self._held: list[LaneAnswer] = []
+
+    def hold(self, name: str) -> None:
+        """Have targets whose name contains `name` hang."""
+        self._holds.add(name)
+
+    def let_go(self) -> None:
+        """Have all answer what they were asked, and whatever comes."""
+        self._holds.clear()
+        self._answers.extend(self._held)
+        self._held.clear()
+
+    def start(self, target: str, request: Request) -> None:
+        super().start(target, request)
+        if any(name in target for name in self._holds):
+            self._held.append(self._answers.pop())
+
+
 def acknowledged(request: Recorded) -> Response:
     answer = acknowledge(request)
     return Response(answer.status, {n.lower(): v for n, v in answer.headers.items()}, answer.body)
@@ -390,16 +418,13 @@ class Simulation:
     `turn()` delivers what is due now; `run_until_idle()` moves the clock from turn to turn.
     """
 
-    def __init__(
-        self,
-        settings: Mapping[str, Any],
-        lanes: Callable[[Transport], Lanes] = InlineLanes,
-    ) -> None:
+    def __init__(self, settings: Mapping[str, Any]) -> None:
         # Most of what is simulated is about the change itself, so it is not confirmed unless asked.
         defaults = {"grip_url": "http://pushpin:5561", "confirm_after": 0}
         self.settings = Settings.parse({**defaults, **settings}, {})
         self.clock = Clock()
         self.transport = RecordingTransport()
+        self.lanes = HeldLanes(self.transport)
         self.renderer = StubRenderer(self.clock)
         self.metrics = Counts()
         self.store = MemoryStore(
@@ -410,7 +435,7 @@ class Simulation:
             wall_clock=self.clock.wall,
         )
         self.delivery = Delivery(
-            lanes=lanes(self.transport),
+            lanes=self.lanes,
             trunk=region(self.settings.trunk),
             regions=[region(entry) for entry in self.settings.regions],
             renderer=self.renderer,

@@ -322,6 +322,40 @@ def test_close_waits_once_for_a_target_that_hangs(
     assert "1 topics were not delivered" in caplog.text
 
 
+def test_close_waits_once_for_a_proxy_that_hangs(
+    server: RecordingServer, edges: list[GripEdge], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.respond = lambda request: (
+        acknowledge(request) if request.is_purge else Answer(hangs=True)
+    )
+    edge = edge_for(server, edges, flush_timeout=1.0)
+    edge.publish(COUNTER, "1", name="blue")
+    began = time.monotonic()
+
+    edge.close()
+
+    # `timeout` is 5 seconds.
+    assert time.monotonic() - began < 3.0
+    assert "1 topics were not delivered" in caplog.text
+
+
+def test_a_proxy_that_hangs_holds_up_neither_the_others_nor_its_own_last_value(
+    server: RecordingServer, edges: list[GripEdge]
+) -> None:
+    with RecordingServer() as slow:
+        slow.respond = lambda request: Answer(hangs=True)
+        edge = edge_for(server, edges, grip_url=[slow.url, server.url], throttle=0)
+        for number in range(3):
+            edge.publish(COUNTER, str(number), name="blue")
+            server.wait_for(lambda _: contents(server, "counter-blue")[-1:] == [str(number)])  # noqa: B023
+
+        assert len(slow.publishes) == 1
+        slow.respond = acknowledge
+        slow.release.set()
+        assert edge.flush(DEADLINE_S)
+        assert contents(slow, "counter-blue") == ["0", "2"]
+
+
 def test_submit_after_close_does_not_raise_and_says_that_it_is_lost(
     server: RecordingServer, edges: list[GripEdge], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -300,7 +300,8 @@ class MemoryStore:
             return claim
         begin = self._begun_anew if claim.is_escalated else self._versioned
         claim = begin(claim, now)
-        self._window_ends[name] = now + claim.settings.throttle
+        if not claim.is_partial:  # else who has it already would wait for who has not
+            self._window_ends[name] = now + claim.settings.throttle
         if len(self._window_ends) > self._sweep_windows_at:
             self._sweep_windows(now)
         return claim
