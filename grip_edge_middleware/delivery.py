@@ -25,7 +25,7 @@ from grip_edge_middleware.purgers import Purger
 from grip_edge_middleware.render import TARGET as RENDER
 from grip_edge_middleware.render import Renderer
 from grip_edge_middleware.stores import Claim
-from grip_edge_middleware.targets import Ask, Flow, Step, Targets, TargetState, jitter
+from grip_edge_middleware.targets import GRACE_S, Ask, Flow, Step, Targets, TargetState, jitter
 from grip_edge_middleware.throttle import retry_in
 
 logger = logging.getLogger(__name__)
@@ -146,11 +146,15 @@ class Delivery:
             if (free_at := self.targets.free_at(purger.name)) is not None:
                 yield purger.name, free_at
 
-    def deliver(self, claims: Iterable[Claim]) -> list[Parcel]:
-        """Bring each claim to the targets that miss it; return what came of each."""
+    def deliver(self, claims: Iterable[Claim], *, grace_s: float = GRACE_S) -> list[Parcel]:
+        """Bring each claim to the targets that miss it; return what came of each.
+
+        Who has not answered `grace_s` after the others misses it still, and is asked nothing else
+        until then.
+        """
         self.targets.note_late_answers()
         parcels = [Parcel(claim, self._missing(claim)) for claim in claims]
-        self.targets.run([self._send(self._trunk, _Batch(parcels))])
+        self.targets.run([self._send(self._trunk, _Batch(parcels))], grace_s=grace_s)
         for parcel in parcels:
             if parcel.missing:
                 self._put_off(parcel)

@@ -17,6 +17,7 @@ from grip_edge_middleware.delivery import Delivery
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.process import attach_to_process
 from grip_edge_middleware.stores import Claim, Overflow, Store
+from grip_edge_middleware.targets import GRACE_S
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +94,9 @@ class Dispatcher:
         message_due = self._store.next_due(purges=False)
         return resting_until if message_due is None else min(resting_until, message_due)
 
-    def _deliver(self, claims: list[Claim], now: float) -> None:
+    def _deliver(self, claims: list[Claim], now: float, *, grace_s: float = GRACE_S) -> None:
         try:
-            parcels = self._delivery.deliver(claims)
+            parcels = self._delivery.deliver(claims, grace_s=grace_s)
         except BaseException:
             # A fault of ours. No claim may be lost with it.
             for claim in claims:
@@ -146,17 +147,18 @@ class Dispatcher:
         self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.0, deadline - self._clock()))
-        self._confirm_now()
+        self._confirm_now(max(GRACE_S, deadline - self._clock()))
         if pending := self._store.pending():
             logger.error("%d topics were not delivered before the end", pending)
         self._delivery.targets.close()
 
-    def _confirm_now(self) -> None:
+    def _confirm_now(self, grace_s: float) -> None:
         """Send the confirmations early, for nobody will send them later."""
         if self._delivery.resting_until(self._clock()) is not None:
             return
         try:
-            self._deliver(self._store.claim(math.inf, limit=CLAIM_LIMIT), self._clock())
+            claims = self._store.claim(math.inf, limit=CLAIM_LIMIT)
+            self._deliver(claims, self._clock(), grace_s=grace_s)
         except Exception:
             logger.exception("the last purges could not be confirmed")
 

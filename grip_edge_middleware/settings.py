@@ -508,7 +508,8 @@ class _Reader:
         return [region for region in regions if region is not None]
 
     def region(self, name: object, found: object) -> RegionSettings | None:
-        path = f"regions[{_show(_without_secrets(name))}]"
+        is_url = isinstance(name, str) and "://" in name
+        path = f"regions[{_show(_without_secrets(name) if is_url else name)}]"
         if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name, re.ASCII):
             self.wrong(path, "expected a name of letters, digits, - and _")
             return None

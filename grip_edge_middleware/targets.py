@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 # About a second of refusals.
 DOWN_AFTER = 4
 # For how long a target that says nothing holds up what the others are sent next.
-GRACE_S = 0.25
+GRACE_S = 0.05
 # How soon it is looked whether one has answered that is not waited for: a quarter of the time that
 # it has taken so far, so that a far target is hardly slowed down and a hanging one costs nothing.
-FIRST_LOOK_S = 0.02
+FIRST_LOOK_S = 0.01
 LAST_LOOK_S = 1.0
 # Topics whose late acknowledgement is remembered for each target. What is forgotten is sent again.
 MAX_LATE = 10_000
@@ -136,14 +136,15 @@ class Targets:
         self.states = {name: TargetState() for name in self._names}
         self._is_used = threading.Lock()
         self._under_way: dict[str, UnderWay] = {}
+        self._look_at = dict.fromkeys(self._names, -math.inf)
         self._late: dict[str, dict[str, Hashable]] = {name: {} for name in self._names}
 
     # --- asking -----------------------------------------------------------------------------
 
-    def run(self, flows: Iterable[Flow]) -> None:
+    def run(self, flows: Iterable[Flow], *, grace_s: float = GRACE_S) -> None:
         """Let the flows go on at the same time, until each has ended.
 
-        A target that says nothing for `GRACE_S` after anything else happened is not waited for: its
+        A target that says nothing for `grace_s` after anything else happened is not waited for: its
         flow is told so, and what it says in the end is known to `acknowledged_late`.
         """
         # `close` may have given up waiting for a thread that is at it.
@@ -151,7 +152,7 @@ class Targets:
             return
         try:
             self._note_late_answers()
-            _Flows(self, flows, self._clock, self._pause).run()
+            _Flows(self, flows, self._clock, self._pause, grace_s).run()
         finally:
             self._is_used.release()
 
@@ -217,11 +218,18 @@ class Targets:
         return self.free_at(target.name) is None
 
     def free_at(self, name: str) -> float | None:
-        """Return when to see whether it can be asked again, None if it can be now."""
+        """Return when to see whether it can be asked again, None if it can be now.
+
+        Whoever waits for its answer waits until the same time, so that all are sent together then,
+        and nobody is overtaken for ever.
+        """
         now = self._clock()
+        if now < self._look_at[name]:
+            return self._look_at[name]
         if (under_way := self._under_way.get(name)) is not None:
             waited_s = now - under_way.since
-            return now + min(max(waited_s / 4, FIRST_LOOK_S), LAST_LOOK_S)
+            self._look_at[name] = now + min(max(waited_s / 4, FIRST_LOOK_S), LAST_LOOK_S)
+            return self._look_at[name]
         state = self.states[name]
         return state.retry_at if state.is_resting(now) else None
 
@@ -269,8 +277,10 @@ class _Flows:
         flows: Iterable[Flow],
         clock: Callable[[], float],
         pause: Callable[[float], None],
+        grace_s: float,
     ) -> None:
         self._targets = targets
+        self._grace_s = grace_s
         self._clock = clock
         self._pause = pause
         self._ready: deque[tuple[Flow, DeliveryError | None]] = deque((f, None) for f in flows)
@@ -300,7 +310,7 @@ class _Flows:
             self._waiting[step.target.name] = flow
         else:
             self._pausing.append((step, flow))
-        self._patient_until = self._clock() + GRACE_S
+        self._patient_until = self._clock() + self._grace_s
 
     def _wait(self) -> None:
         """Wait until something happens, or has not happened for too long."""
@@ -319,7 +329,7 @@ class _Flows:
             self._targets.note_late(under_way.ask, error)
         else:
             self._ready.append((flow, error))
-            self._patient_until = self._clock() + GRACE_S
+            self._patient_until = self._clock() + self._grace_s
 
     def _end_pauses(self, now: float) -> None:
         self._ready.extend((flow, None) for until, flow in self._pausing if until <= now)

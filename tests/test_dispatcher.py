@@ -6,11 +6,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from grip_edge_middleware import GripEdge
+from grip_edge_middleware.targets import GRACE_S
 from tests.recording import DEADLINE_S, Answer, Recorded, RecordingServer, Simulation, acknowledge
 
 COUNTER = "counter-{name}"
@@ -246,6 +248,25 @@ def test_close_confirms_without_the_quiet_period(
     edge.publish(COUNTER, "1", name="blue")
 
     edge.close()
+
+    assert contents(server, "counter-blue") == ["1", ""]
+
+
+def test_close_waits_for_the_confirmation_of_a_cdn_that_takes_its_time(
+    server: RecordingServer, edges: list[GripEdge]
+) -> None:
+    topics = {COUNTER: {**TOPICS[COUNTER], "recovery": "next-link"}}
+    edge = edge_for(server, edges, topics=topics, confirm_after=3600.0, flush_timeout=DEADLINE_S)
+    edge.publish(COUNTER, "1", name="blue")
+    assert edge.flush(DEADLINE_S)
+    server.respond = lambda request: replace(acknowledge(request), hangs=request.is_purge)
+    closing = threading.Thread(target=edge.close)
+    closing.start()
+    server.wait_for(lambda _: len(server.purges) == 2)
+    # Longer than another target would be waited for.
+    assert not server.release.wait(4 * GRACE_S)
+    server.release.set()
+    closing.join()
 
     assert contents(server, "counter-blue") == ["1", ""]
 
