@@ -210,7 +210,7 @@ def test_other_regions_are_told_at_once_while_one_is_cut_off() -> None:
     assert len(published(sim, "us-proxy")) == 5
 
 
-def test_confirmations_of_the_others_go_on_while_a_region_is_cut_off() -> None:
+def test_the_confirmation_waits_until_a_region_that_was_cut_off_has_the_change() -> None:
     sim = simulation(confirm_after=[1.0, 2.0])
     sim.add(COUNTER, name="blue")
     sim.run_until_idle()
@@ -218,13 +218,27 @@ def test_confirmations_of_the_others_go_on_while_a_region_is_cut_off() -> None:
     sim.transport.always("eu-cdn", DOWN)
     sim.add(COUNTER, name="red")
     sim.run_for(30.0)
+    assert hosts(sim).count("us-cdn") - asked == 1
+
     sim.transport.always("eu-cdn", None)
-
     sim.run_until_idle()
-
-    # What is confirmed has been delivered everywhere.
     assert hosts(sim).count("us-cdn") - asked == 3
     assert sim.store.pending() == 0
+
+
+def test_items_say_what_every_region_had_before_while_one_is_cut_off() -> None:
+    """So whoever had one meanwhile asks the next link, and whoever had none does too."""
+    sim = simulation(throttle=0)
+    sim.add(COUNTER, "0", name="blue")
+    sim.run_until_idle()
+    everywhere = sim.transport.items[-1]["id"]
+    sim.transport.always("eu-proxy", DOWN)
+    for number in range(1, 4):
+        sim.add(COUNTER, str(number), name="blue")
+        sim.run_for(1.5)
+
+    items = [i for request in sim.transport.to("us-proxy") for i in recorded(request).items]
+    assert [item["prev-id"] for item in items[1:]] == [everywhere] * 3
 
 
 def test_a_failing_cdn_of_no_region_holds_back_all() -> None:
