@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Response
-from tests.recording import Simulation, bodies, recorded
+from tests.recording import Outcome, Recorded, Simulation, acknowledged, bodies, recorded
 
 COUNTER = "counter-{name}"
 TOPICS = {COUNTER: {"routes": ["/counters/<name>/"], "hold": "stream"}}
@@ -110,6 +111,41 @@ def test_what_is_acknowledged_late_is_not_sent_again(target: str) -> None:
     counts = sim.metrics.snapshot()
     assert counts["purges varnish http://varnish:6081"] == 1
     assert counts["published grip http://slow:5561"] == 1
+
+
+def test_what_is_acknowledged_while_others_are_asked_is_not_sent_again() -> None:
+    sim = simulation()
+    sim.lanes.hold("slow")
+    sim.add(COUNTER, "1", name="blue")
+    sim.run_for(2.0)
+
+    def respond(request: Recorded) -> Outcome:
+        sim.lanes.let_go()
+        return acknowledged(request)
+
+    sim.transport.respond = respond
+    sim.add(COUNTER, "2", name="red")
+    sim.run_until_idle()
+
+    assert published(sim, "slow") == ["1"]
+    assert sim.store.pending() == 0
+
+
+def test_a_late_acknowledgement_is_not_one_of_what_another_process_put_back_since() -> None:
+    sim = simulation()
+    sim.lanes.hold("slow")
+    sim.add(COUNTER, "1", name="blue")
+    [claim] = sim.store.claim(sim.clock.now, limit=1)
+    [parcel] = sim.delivery.deliver([claim])
+    [(put_back, _)] = sim.delivery.waiting([parcel])
+    sim.lanes.let_go()
+    sim.clock.now += 1.0
+    newer = replace(put_back, publications=(replace(put_back.publications[0], version="9"),))
+
+    sim.delivery.deliver([newer])
+
+    assert [item["id"] for item in sim.transport.items[-1:]] == ["9"]
+    assert len(sim.transport.to("slow")) == 2
 
 
 def test_a_late_acknowledgement_is_not_one_of_what_was_escalated_since() -> None:
