@@ -172,7 +172,8 @@ class RedisShelf:
         RedisShelf("redis+sentinel://user:password@one:26379,two:26379/service/0", codec)
 
     Options of redis-py can be added to each. Those of sentinels themselves are `sentinel_username`
-    and `sentinel_password`. `clock` is asked for the time in place of the server.
+    and `sentinel_password`. `clock` is asked for the time in place of the server. Each process
+    looks so often for what may be forgotten.
     """
 
     def __init__(
@@ -182,6 +183,7 @@ class RedisShelf:
         *,
         name: str = "default",
         clock: Callable[[], float] | None = None,
+        forget_every_s: float = FORGET_EVERY_S,
     ) -> None:
         self._address = parse_address(url)
         self._codec = codec
@@ -189,7 +191,8 @@ class RedisShelf:
         self._heard = _Heard()
         self._clock = clock or self._heard.now
         self._process = f"{secrets.randbelow(PROCESSES - 10**6):09}"
-        self._forget_at = time.monotonic() + FORGET_EVERY_S * random.random()  # noqa: S311
+        self._forget_every_s = forget_every_s
+        self._forget_at = time.monotonic() + forget_every_s * random.random()  # noqa: S311
         self._client: Any = self._address.client()
 
     def now(self) -> float:
@@ -309,7 +312,7 @@ class RedisShelf:
 
     def _forget(self) -> None:
         """Forget what was idle for long, so that no topic has an older version than it had."""
-        self._forget_at = time.monotonic() + FORGET_EVERY_S
+        self._forget_at = time.monotonic() + self._forget_every_s
         with self._asking():
             old = self._client.zrangebyscore(
                 self._key("idle"), "-inf", self.now() - FORGET_AFTER_S, 0, MAX_FORGOTTEN
@@ -601,20 +604,21 @@ class _Heard:
     its question and its arrival: what is known is corrected only if that cannot be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.highest = 0
-        self._ahead = time.time() - time.monotonic()  # nothing better is known before the first
+        self._clock = clock
+        self._ahead = time.time() - clock()  # nothing better is known before the first
         self._lock = Lock()
 
     def after_fork(self) -> None:
         self._lock = Lock()
 
     def now(self) -> float:
-        return time.monotonic() + self._ahead
+        return self._clock() + self._ahead
 
     def hear(self, server: float, sent: float, sequence: int) -> None:
         """Note an answer that has just arrived, to what was sent then."""
-        received = time.monotonic()
+        received = self._clock()
         with self._lock:
             self._ahead = min(max(self._ahead, server - received), server - sent)
             self.highest = max(self.highest, sequence)
@@ -653,7 +657,10 @@ class _Address:
         for secret in filter(None, self._secrets()):
             said = said.replace(secret, "***")
         said = said[:200] or type(error).__name__
-        hints = (hint for kind, hint in _WHAT_TO_DO.items() if isinstance(error, kind))
+        kind = type(error)
+        if "unauthenticated" in said:  # so it says if it is asked for more than a little
+            kind = AuthenticationError
+        hints = (hint for known, hint in _WHAT_TO_DO.items() if issubclass(kind, known))
         return "; ".join([f"{self.text}: {said}", *hints])
 
     def _secrets(self) -> Iterator[str]:
@@ -669,7 +676,13 @@ def parse_address(url: str) -> _Address:
     try:
         return _parse_sentinels(url) if "+sentinel://" in url else _parse_server(url)
     except ValueError as error:
-        mistake = Mistake("store", f"this URL of Redis cannot be read: {error}")
+        # Other texts repeat what they take for the port, which may be a piece of the password.
+        known = str(error) if str(error).startswith(("Invalid value for", "expected")) else ""
+        mistake = Mistake(
+            "store",
+            f"this URL of Redis cannot be read{known and f': {known}'}",
+            "as in redis://user:password@host:6379/0, with %2F for a / in the password",
+        )
         raise SettingsError([mistake]) from None
 
 

@@ -42,13 +42,14 @@ class RedisFailed(Exception):  # noqa: N818 - a state, as in "edge failed"
 class RedisServer:
     """A server in a folder, with the options of its configuration file."""
 
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+    def __init__(self, folder: Path, *options: str, file: Path | None = None) -> None:
         self._folder = folder
         self._options = options
         self._log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self.socket = folder / "redis.sock"
-        self.port = port
+        self._file = file
+        self.port = 0
 
     @property
     def url(self) -> str:
@@ -91,17 +92,17 @@ class RedisServer:
         return Redis(unix_socket_path=str(self.socket), decode_responses=True)
 
     def _run(self, port: int) -> subprocess.Popen[bytes]:
-        settings = {
+        settings: dict[str, object] = {
             "port": port,
             "bind": "127.0.0.1",
             "unixsocket": self.socket,
             "dir": self._folder,
-            "save": "''",
+            "save": "",
             "appendonly": "no",
         }
-        command = [find_program()]
+        command = [find_program(), *([str(self._file)] if self._file else [])]
         for name, value in settings.items():
-            command += [f"--{name}", "" if value == "''" else str(value)]
+            command += [f"--{name}", str(value)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *self._options],
@@ -148,6 +149,20 @@ def running(*options: str) -> Iterator[RedisServer]:
             yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def sentinel(server: RedisServer, service: str) -> Iterator[RedisServer]:
+    """Run a sentinel that knows the server by this name."""
+    with TemporaryDirectory(prefix="sentinel-") as folder:
+        file = Path(folder, "sentinel.conf")  # which it rewrites
+        file.write_text(f"sentinel monitor {service} 127.0.0.1 {server.port} 1\n")
+        watching = RedisServer(Path(folder), "--sentinel", file=file)
+        try:
+            watching.start()
+            yield watching
+        finally:
+            watching.stop()
 
 
 def find_program() -> str:
