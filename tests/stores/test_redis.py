@@ -349,6 +349,25 @@ def test_who_is_overtaken_again_and_again_has_the_others_wait(
     assert record.version == "1"
 
 
+def test_who_has_nothing_to_write_after_all_gives_way(
+    server: RedisServer, open_shelf: OpenShelf
+) -> None:
+    shelf, other = open_shelf(), open_shelf()
+    tries = 0
+
+    def change(records: Records) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= TRIES_OUT_OF_TURN:
+            records.edit("k")
+            mark(other, "k")
+
+    shelf.write(["k"], change)
+
+    with closing(server.client()) as client:
+        assert (tries, client.exists(TURN)) == (TRIES_OUT_OF_TURN + 1, 0)
+
+
 def test_a_step_that_is_always_overtaken_is_said(open_shelf: OpenShelf) -> None:
     shelf = open_shelf()
     others: Iterator[RedisShelf] = iter(open_shelf, None)
