@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from hashlib import sha1
 from threading import Lock
 from typing import Any, Literal, NamedTuple, TypeVar, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
@@ -477,8 +477,9 @@ class _Transaction:
     def forget(self, keys: Iterable[str]) -> None:
         """Forget these, unless there is something to do again."""
         for key in keys:
-            record = self.edit(key)
-            if record.is_idle:
+            known = self.get(key)
+            if known is None or known.is_idle:
+                record = self.edit(key)
                 self._forgotten.add(key)
                 self.common.forgotten = max(self.common.forgotten, record.mark)
                 self.common.first_version = version_of(self.common, record)
@@ -696,7 +697,6 @@ class _Address:
             for name, value in options.items():
                 if "password" in name and isinstance(value, str):
                     yield value
-                    yield quote(value, safe="")
 
 
 def parse_address(url: str) -> _Address:
