@@ -139,7 +139,8 @@ class Rules:
         elif claim.published_at is None:
             begin = _begun_anew if claim.is_escalated else partial(_versioned, record)
             claim = begin(records, claim, now, version)
-            record.window_end = now + claim.settings.throttle
+            if not claim.is_partial:  # else who has it already would wait for who has not
+                record.window_end = now + claim.settings.throttle
         record.claimed = claim
         record.owner, record.leased_until = self.owner, now + self.lease_s
         return claim
@@ -184,7 +185,8 @@ class Rules:
 
     def _confirmation_due(self, claim: Claim, now: float) -> float:
         # While a purge is late, what was on its way to the cache arrives.
-        since = now if claim.published_at is None else claim.published_at
+        # A clock that is set back does not make it wait for longer.
+        since = now if claim.published_at is None else min(now, claim.published_at)
         waits_s = [0.0, *self.confirm_after_s]
         return max(now, since + waits_s[claim.confirmations + 1] - waits_s[claim.confirmations])
 
