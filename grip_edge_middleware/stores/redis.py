@@ -259,7 +259,10 @@ class RedisShelf:
 
     def close(self) -> None:
         """Close what is open. It is opened again when it is asked."""
-        self._client.connection_pool.disconnect()
+        pool = self._client.connection_pool
+        pool.disconnect()
+        for sentinel in pool.sentinel_manager.sentinels if self._address.sentinels else ():
+            sentinel.close()
 
     def after_fork(self) -> None:
         """Leave the connections to the parent."""
