@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.rows import (
@@ -28,6 +28,9 @@ from grip_edge_middleware.topics import SITE_KEY, Topic, TopicTemplate, text
 from grip_edge_middleware.types import Hold, Operation
 
 logger = logging.getLogger(__name__)
+
+# Topics that change often are not made anew each time; beyond, all of a watch are forgotten.
+_MOST_KEPT = 1024
 
 Data = str | bytes | Mapping[str, Any] | list[Any]
 """What a user publishes: text and bytes as they are, anything else as JSON."""
@@ -89,6 +92,8 @@ class Watch:
     attributes: tuple[str, ...] = field(init=False)
     """The attributes of the model that fill the topic's name."""
     _of_all: Change = field(init=False)
+    _kept: dict[tuple[str, ...], Change] = field(default_factory=dict, init=False, compare=False)
+    """Changes without a message, by what fills the topic's name."""
 
     def __post_init__(self) -> None:
         params = self.topic.template.params
@@ -109,17 +114,20 @@ class Watch:
         leaves one topic and enters another, and both have changed. `now` holds new values that
         the instance does not know of itself.
         """
-        if operation not in self.model.on or not self._applies(instance):
+        when, payload = self.model.when, self.topic.payload
+        if operation not in self.model.on or not (when is None or self._applies(when, instance)):
             return []
-        message = self._message(instance)
+        message = None if payload is None else self._message(payload, instance)
         # What is deleted may know less of itself than the database did.
         known = before if operation == "delete" else now
-        now = {
-            name: known[name] if name in known else getattr(instance, name)
-            for name in self.attributes
-        }
-        topics = [self._fill({**now, **before}), self._fill(now)] if before else [self._fill(now)]
-        return [Change(topic, self.topic, message) for topic in dict.fromkeys(topics) if topic]
+        values = [
+            known[name] if name in known else getattr(instance, name) for name in self.attributes
+        ]
+        changes = self._changes_of(values, message)
+        if before:
+            old = [before.get(n, v) for n, v in zip(self.attributes, values, strict=True)]
+            changes = [*self._changes_of(old, message), *changes]
+        return changes if len(changes) < 2 else list({c.topic.name: c for c in changes}.values())
 
     def change_of_all(self, operations: Collection[Operation]) -> Change | None:
         """Return what changes when rows that nobody knows were written, None if nothing."""
@@ -138,35 +146,51 @@ class Watch:
         is_enough = self.topic.payload is None and set(self.attributes) == {attribute}
         if not is_enough or not all(type(key) is int for key in keys):
             return [change]
-        topics = (self._fill(dict.fromkeys(self.attributes, key)) for key in keys)
-        return [Change(topic, self.topic) for topic in topics if topic is not None]
+        return [c for k in keys for c in self._changes_of([k] * len(self.attributes), None)]
 
-    def _applies(self, instance: object) -> bool:
-        when = self.model.when
+    def _applies(self, when: str | Callable[[Any], Any], instance: object) -> bool:
         try:
-            return when is None or bool(_resolve(when)(instance))
+            return bool(_resolve(when)(instance))
         except Exception:
             logger.exception("when of %s failed; it is taken for changed", self.topic.template.text)
             self.note_fault()
             return True
 
-    def _message(self, instance: object) -> Mapping[Hold, Response] | None:
-        payload = self.topic.payload
+    def _message(
+        self, payload: str | Callable[[Any], Any], instance: object
+    ) -> Mapping[Hold, Response] | None:
         try:
-            return None if payload is None else encode(_resolve(payload)(instance))
+            return encode(_resolve(payload)(instance))
         except Exception:
             logger.exception("payload of %s failed; it is purged", self.topic.template.text)
             self.note_fault()
             return None
 
-    def _fill(self, values: Mapping[str, object]) -> Topic | None:
-        template, filled = self.topic.template, {}
-        for param, attribute in zip(template.params, self.attributes, strict=True):
-            value = filled[param] = values[attribute]
-            # No URL shows a parameter without a value, so there is nobody to tell.
-            if value is None or not text(value):
-                return None
-        return template.fill(filled)
+    def _changes_of(
+        self, values: Iterable[object], message: Mapping[Hold, Response] | None
+    ) -> list[Change]:
+        """Return the change of the topic that has these values, in the order of its parameters."""
+        texts = tuple(["" if value is None else text(value) for value in values])
+        # No URL shows a parameter without a value, so there is nobody to tell.
+        if "" in texts:
+            return []
+        if message is not None:
+            return [Change(self._fill(texts), self.topic, message)]
+        change = self._kept.get(texts)
+        if change is None:
+            change = Change(self._fill(texts), self.topic)
+            self._keep(texts, change)
+        return [change]
+
+    def _fill(self, texts: Iterable[str]) -> Topic:
+        template = self.topic.template
+        return template.fill(dict(zip(template.params, texts, strict=True)))
+
+    def _keep(self, texts: tuple[str, ...], change: Change) -> None:
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        if not change.topic.is_shortened:  # values of any length are not kept
+            self._kept[texts] = change
 
 
 def _resolve(target: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -237,8 +261,7 @@ class Watches:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row that was written, as far as keys go: what identifies it, before and after.
 
     `pks` has nothing where the table has no single primary key; `scopes` are columns and values.
@@ -255,18 +278,22 @@ class Rows:
     def __init__(self, scopes: Scopes, *, throttle: float) -> None:
         self.scopes = scopes
         self._settings_of = lru_cache(maxsize=1024)(partial(_row_settings, throttle))
+        self._of_table = lru_cache(maxsize=1024)(lambda name: self._settings_of(row_template(name)))
 
-    def changes(self, row: Row) -> Iterator[Change]:
-        """Yield the changes that a write of the row makes: to it, and to lists that show it."""
-        settings = self._settings_of(row_template(row.table))
-        topics = [row_topic(row.table, pk) for pk in row.pks if pk is not None]
-        topics += [scope_topic(row.table, c, v) for c, v in row.scopes if v is not None]
-        for topic in dict.fromkeys(topics or [list_topic(row.table)]):
-            yield Change(topic, settings)
+    def changes(self, row: Row) -> list[Change]:
+        """Return the changes that a write of the row makes: to it, and to lists that show it."""
+        table, pks, scopes = row
+        topics = [row_topic(table, pk) for pk in pks if pk is not None]
+        if scopes:
+            topics += [scope_topic(table, c, v) for c, v in scopes if v is not None]
+        settings = self._of_table(table)
+        if len(topics) == 1:
+            return [Change(topics[0], settings)]
+        return [Change(topic, settings) for topic in dict.fromkeys(topics or [list_topic(table)])]
 
     def change_of_all(self, table: str) -> Change:
         """Return what changes when rows that nobody knows were written."""
-        return Change.of_all(self._settings_of(row_template(table)))
+        return Change.of_all(self._of_table(table))
 
     def settings_of(self, key: str) -> TopicSettings | None:
         """Return the settings of the rows of which this is a key, None if it is of none."""

@@ -53,6 +53,7 @@ class Scopes:
         return column in self.names or f"{table.lower()}.{column}" in self.names
 
 
+@lru_cache(maxsize=4096)
 def row_template(table: str) -> TopicTemplate:
     """Return the topic template of a table's rows. Tables are told apart without their case."""
     return _template(_token(table))
@@ -60,12 +61,23 @@ def row_template(table: str) -> TopicTemplate:
 
 def row_topic(table: str, pk: object) -> Topic:
     """Return the topic of one row."""
-    return row_template(table).fill({"pk": value_text(pk)})
+    return _row_topic(table, value_text(pk))
+
+
+# What is read is often written soon, and the other way round.
+@lru_cache(maxsize=4096)
+def _row_topic(table: str, said: str) -> Topic:
+    return row_template(table).fill({"pk": said})
 
 
 def scope_topic(table: str, column: str, value: object) -> Topic:
     """Return the topic of the rows that have this value in a column."""
-    filled = _scope_template(table, column).fill({"pk": value_text(value)})
+    return _scope_topic(table, column, value_text(value))
+
+
+@lru_cache(maxsize=4096)
+def _scope_topic(table: str, column: str, said: str) -> Topic:
+    filled = _scope_template(table, column).fill({"pk": said})
     return Topic(filled.name, filled.template)
 
 
@@ -189,6 +201,8 @@ def value_text(value: object) -> str:
     purged together. What is no number is shortened to a digest: a session's key, or a token, must
     not be read from a header.
     """
+    if type(value) is int:
+        return str(value)
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, int):

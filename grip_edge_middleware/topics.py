@@ -37,7 +37,10 @@ _DIGEST_LENGTH = 34  # "%h" and 32 hexadecimal digits
 
 def text(value: object) -> str:
     """Return a value as a URL shows it: an enum by its value, anything else by `str`."""
-    return str(value.value if isinstance(value, Enum) else value)
+    if type(value) is str:
+        return value
+    # What `__str__` returns may be of a class that compares as it likes.
+    return str.__str__(str(value.value if isinstance(value, Enum) else value))
 
 
 def escape(value: str, also: frozenset[str] = frozenset()) -> str:
@@ -100,9 +103,14 @@ class TopicTemplate:
     It is purged with each of them. `%a` never arises from `escape` (`%A` does).
     """
 
+    _after: tuple[tuple[str, str], ...] = field(init=False, compare=False, repr=False)
+    """Each parameter, and the text after it."""
+
     def __post_init__(self) -> None:
         any_key = shorten("%any".join(self.literals)) if self.params else self.text
         object.__setattr__(self, "any_key", any_key)
+        after = tuple(zip(self.params, self.literals[1:], strict=True))
+        object.__setattr__(self, "_after", after)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -137,13 +145,14 @@ class TopicTemplate:
         KeyError names a parameter that is missing, ValueError one that is empty: without it, the
         name could be another topic's.
         """
-        params = tuple([(param, text(values[param])) for param in self.params])
-        name = self.literals[0]
-        for (param, value), literal in zip(params, self.literals[1:], strict=True):
+        params, name = [], self.literals[0]
+        for param, literal in self._after:
+            value = text(values[param])
             if not value:
                 raise ValueError(f"{param} is empty")
+            params.append((param, value))
             name += escape(value, self.also) + literal
-        return Topic(shorten(name), self.text, params)
+        return Topic(shorten(name), self.text, tuple(params))
 
     def read(self, name: str) -> Topic | None:
         """Return the topic that has this name, if this template can have produced it."""

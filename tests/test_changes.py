@@ -179,6 +179,40 @@ def test_a_path_that_names_nothing_is_listed() -> None:
     assert watches.unknown() == [here("Bit"), "nowhere:X", f"{__name__}:Bid.X.y"]
 
 
+class Blind(str):
+    """Equal to every other."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return self
+
+
+def test_values_that_compare_equal_are_not_taken_for_each_other() -> None:
+    watches, values = watch(Bid), [1, True, 1.0, Blind("a"), Blind("b")]
+
+    changed = [names(watches, Bid(lot=value)) for value in values]
+
+    assert changed == [["lot-1"], ["lot-True"], ["lot-1.0"], ["lot-a"], ["lot-b"]]
+
+
+def test_a_move_between_values_that_compare_equal_changes_both_topics() -> None:
+    assert names(watch(Bid), Bid(lot=True), before={"lot": 1}) == ["lot-1", "lot-True"]
+
+
+def test_a_topic_is_the_same_whichever_have_changed_meanwhile() -> None:
+    watches, lots = watch(Bid), [*range(3000), "x" * 500]
+
+    first, again = ([names(watches, Bid(lot=lot)) for lot in lots] for _ in range(2))
+
+    assert first == again
+    assert len({name for [name] in first}) == len(lots)
+
+
 # --- what is said ---------------------------------------------------------------------------------
 
 

@@ -130,7 +130,7 @@ def once(changes: Sequence[Change]) -> list[Change]:
     """Return each change once: a topic may change several times in a transaction."""
     if len(changes) < 2:
         return list(changes)
-    return list({(c.topic, c.is_of_all, id(c.message)): c for c in changes}.values())
+    return list({(c.topic.name, c.is_of_all, id(c.message)): c for c in changes}.values())
 
 
 class Source(Protocol):

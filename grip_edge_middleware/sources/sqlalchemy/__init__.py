@@ -180,8 +180,7 @@ class SQLAlchemySource:
             saved.fault = error
 
     def _look_back(self, plan: _Plan, state: InstanceState[Any], saved: Saved) -> None:
-        before = saved.before
-        before.update(flush.known_before(state, plan.attributes))
+        before = saved.before = flush.known_before(state, plan.attributes)
         unknown = flush.unknown_before(state, plan.attributes)
         if saved.operation == "delete":
             unknown += [name for name in plan.attributes if name not in state.dict]
@@ -192,7 +191,8 @@ class SQLAlchemySource:
 
     def flushed(self, under_way: Flush) -> None:
         """Note what a flush has changed."""
-        self._warn_of_unknown_models()
+        if not self._is_warned:
+            self._warn_of_unknown_models()
         if self._observer.is_suppressed:
             return
         changes: dict[Connection, list[Change]] = {}
@@ -209,7 +209,7 @@ class SQLAlchemySource:
             if saved.fault is not None:
                 raise saved.fault
             plan = self._plan(state.class_)
-            return [] if plan is None else list(self._changes(plan, state, saved))
+            return [] if plan is None else self._changes(plan, state, saved)
         except Exception as error:
             self._observer.note_fault(f"a save of {state.class_.__qualname__}", error)
             return self._changes_of_all(state.mapper, saved.operation)
@@ -222,16 +222,17 @@ class SQLAlchemySource:
                 if write.table not in relations:
                     note(connection, self._observer, self._changes_of_table(write))
 
-    def _changes(self, plan: _Plan, state: InstanceState[Any], saved: Saved) -> Iterator[Change]:
+    def _changes(self, plan: _Plan, state: InstanceState[Any], saved: Saved) -> list[Change]:
         instance, operation, is_delete = state.obj(), saved.operation, saved.operation == "delete"
         before: dict[str, Any] = {}
+        changes: list[Change] = []
         # Before anything of it is loaded.
         writes_row = self._observer.rows is not None and (is_delete or flush.writes_row(state))
         if operation != "insert":
-            before = {**flush.known_before(state, plan.attributes), **saved.before}
+            before = {**flush.known_before(state, plan.attributes), **(saved.before or {})}
             unknown = set(flush.unknown_before(state, plan.attributes)) - set(before)
             if unknown and operation == "update":  # a hook has set it since `will_save`
-                yield from self._changes_of_all(state.mapper, operation)
+                changes += self._changes_of_all(state.mapper, operation)
         now: Values = {}
         if plan.expressions and not is_delete:
             now = flush.read(saved.connection, state, list(plan.expressions))
@@ -239,22 +240,25 @@ class SQLAlchemySource:
             past = Past(instance, {**flush.related_before(instance, plan.related), **before})
             before.update((name, getattr(past, name)) for name in plan.computed)
         for watch in plan.watches:
-            yield from watch.changes(operation, instance, before, now)
+            changes += watch.changes(operation, instance, before, now)
         if writes_row:
-            values = {**state.dict, **before} if is_delete else Current(instance, state.dict)
-            yield from self._changes_of_rows(plan, values, before, saved.connection.dialect)
+            known = state.dict
+            values = {**known, **before} if is_delete else Current(instance, known)
+            changes += self._changes_of_rows(plan, values, before, saved.connection.dialect)
         if plan.partners:
             for partner in flush.partners_of(instance, plan.partners, is_delete=is_delete):
-                yield from self._observer.watches.changes("update", partner, {})
+                changes += self._observer.watches.changes("update", partner, {})
         if operation != "insert":
-            yield from self._along_with(plan, operation, before)
+            changes += self._along_with(plan, operation, before)
+        return changes
 
     def _changes_of_rows(
-        self, plan: _Plan, now: Values, before: Values, dialect: Dialect
-    ) -> Iterator[Change]:
-        if self._observer.rows is not None:
-            for kept in plan.kept:
-                yield from self._observer.rows.changes(kept.row(now, before, dialect))
+        self, plan: _Plan, now: Values | Current, before: Values, dialect: Dialect
+    ) -> list[Change]:
+        rows = self._observer.rows
+        if rows is None:
+            return []
+        return [c for kept in plan.kept for c in rows.changes(kept.row(now, before, dialect))]
 
     def _along_with(self, plan: _Plan, operation: Operation, before: Values) -> Iterator[Change]:
         """Yield what the database changes with an object, which the session does not see."""
@@ -417,9 +421,8 @@ class SQLAlchemySource:
 
     def _warn_of_unknown_models(self) -> None:
         """Once, at the first flush: by then the app's modules are imported."""
-        if not self._is_warned:
-            self._is_warned = True
-            warn_of_unknown(self._observer.watches)
+        self._is_warned = True
+        warn_of_unknown(self._observer.watches)
 
 
 def _state(instance: object) -> InstanceState[Any]:
@@ -453,9 +456,10 @@ def _listen() -> None:
     event.listen(Session, "after_transaction_end", _after_transaction_end)
     # First, so that what the app's listeners write then is none of the flush's.
     event.listen(Session, "after_flush", _after_flush, insert=True)
-    event.listen(Mapper, "before_insert", _before_insert, raw=True)
-    event.listen(Mapper, "before_update", _before_update, raw=True)
-    event.listen(Mapper, "before_delete", _before_delete, raw=True)
+    # `retval`, of which nothing is made here, spares each row a wrapper.
+    event.listen(Mapper, "before_insert", _before_insert, raw=True, retval=True)
+    event.listen(Mapper, "before_update", _before_update, raw=True, retval=True)
+    event.listen(Mapper, "before_delete", _before_delete, raw=True, retval=True)
 
 
 def _before_flush(session: Session, context: UOWTransaction, _: object) -> None:
@@ -484,13 +488,14 @@ def _will_save(operation: Operation, connection: Connection, state: InstanceStat
     under_way = flushing.get()
     if under_way is not None:
         saved = under_way.saved[state] = Saved(operation, connection)
-        if operation != "insert":  # which forgets nothing
-            for writer in writers:
-                writer.will_save(state, saved)
+        for writer in writers:
+            writer.will_save(state, saved)
 
 
 def _before_insert(mapper: object, connection: Connection, state: InstanceState[Any]) -> None:
-    _will_save("insert", connection, state)
+    under_way = flushing.get()
+    if under_way is not None:  # there is nothing to look at before
+        under_way.saved[state] = Saved("insert", connection)
 
 
 def _before_update(mapper: object, connection: Connection, state: InstanceState[Any]) -> None:

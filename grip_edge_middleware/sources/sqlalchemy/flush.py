@@ -45,7 +45,7 @@ class Saved:
 
     operation: Operation
     connection: Connection
-    before: dict[str, Any] = field(default_factory=dict)
+    before: dict[str, Any] | None = None
     """What the database had, as far as the session did not know it."""
     fault: Exception | None = None
     """Why that could not be found out."""
@@ -65,13 +65,10 @@ class Flush:
     """Writes to tables of many-to-many relationships, which have no object."""
     told: set[Any] = field(default_factory=set)
     """The compiled statements of which the objects tell all that there is."""
-    _tables: set[str] = field(default_factory=set)
 
     def saves(self, table: str) -> bool:
         """Whether objects of this flush are kept in a table."""
-        if not self._tables:  # they are all known when it executes the first statement
-            self._tables = {name for m in self.context.mappers for name in _names(m.tables)}
-        return table in self._tables
+        return any(table in _tables_of(mapper) for mapper in self.context.mappers)
 
     def relates(self, table: str) -> bool:
         """Whether objects of this flush may be related by a table."""
@@ -105,8 +102,9 @@ flushing: ContextVar[Flush | None] = ContextVar("grip_edge_flushing", default=No
 """The flush that is under way in this thread or task."""
 
 
-def _names(tables: Iterable[object]) -> set[str]:
-    return {table.name.lower() for table in tables if isinstance(table, Table)}
+@lru_cache(maxsize=1024)
+def _tables_of(mapper: Mapper[Any]) -> frozenset[str]:
+    return frozenset(table.name.lower() for table in mapper.tables if isinstance(table, Table))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +122,26 @@ class Kept:
             yield self.primary_key[0]
         yield from (name for _, (name, _) in self.scopes)
 
-    def row(self, now: Values, before: Values, dialect: Dialect) -> Row:
+    def row(self, now: Values | Current, before: Values, dialect: Dialect) -> Row:
         """Return the row, with its values as statements name them."""
         key, scopes = self.primary_key, self.scopes
         pks = () if key is None else _in_database(key, now, before, dialect)
-        scoped = ((c, v) for c, a in scopes for v in _in_database(a, now, before, dialect))
-        return Row(self.table, tuple(pks), tuple(scoped))
+        if not scopes:
+            return Row(self.table, pks)
+        scoped = [(c, v) for c, a in scopes for v in _in_database(a, now, before, dialect)]
+        return Row(self.table, pks, tuple(scoped))
 
 
-def _in_database(attribute: Attribute, now: Values, before: Values, dialect: Dialect) -> list[Any]:
+def _in_database(
+    attribute: Attribute, now: Values | Current, before: Values, dialect: Dialect
+) -> tuple[Any, ...]:
     """Return what statements have for an attribute's values: a hex string for a UUID, perhaps."""
     name, kind = attribute
-    values = [now[name]] if name not in before else [now[name], before[name]]
+    values = (now[name], before[name]) if name in before else (now[name],)
     process = _processor(kind, dialect)
-    return [value if process is None else process(value) for value in values if value is not None]
+    if process is None:
+        return values
+    return tuple(process(value) for value in values if value is not None)
 
 
 @lru_cache(maxsize=1024)
@@ -208,8 +212,10 @@ def is_changed(session: Session, state: InstanceState[Any]) -> bool:
 
 def writes_row(state: InstanceState[Any]) -> bool:
     """Whether more has changed than what other objects it is related to."""
+    if state.key is None:
+        return True
     session, instance = state.session, state.obj()
-    if state.key is None or session is None or instance is None:
+    if session is None or instance is None:
         return True
     is_modified = session.is_modified(instance, include_collections=False)
     return is_modified or bool(state.expired_attributes)
@@ -261,15 +267,18 @@ def partners_of(
         yield from (o for o in (*found.added, *left) if o is not None)
 
 
-class Current(dict[str, Any]):
+class Current:
     """An object's values now. What it does not know, it loads when that is asked for."""
 
-    def __init__(self, instance: object, known: Values) -> None:
-        super().__init__(known)
-        self._instance = instance
+    __slots__ = ("_instance", "_known")
 
-    def __missing__(self, name: str) -> Any:
-        return getattr(self._instance, name)
+    def __init__(self, instance: object, known: Values) -> None:
+        self._instance = instance
+        self._known = known
+
+    def __getitem__(self, name: str) -> Any:
+        known = self._known
+        return known[name] if name in known else getattr(self._instance, name)
 
 
 class Past:
