@@ -471,6 +471,17 @@ def delete_object(s: Any, w: World) -> Any:
     yield deleted(s, item)
 
 
+@way(
+    both("items item-red owner-2 %row:item:8 %row:item.owner_id:2")
+    + " item-pink owner-3 %row:item.owner_id:3"
+)
+def delete_and_a_new_object_with_its_key(s: Any, w: World) -> Any:
+    """There is no DELETE, and no INSERT: the row is updated."""
+    item = yield s.get(w.Item, 8, options=[selectinload(w.Item.tags), selectinload(w.Item.marks)])
+    yield deleted(s, item)
+    s.add(w.Item(id=8, name="pink", owner_id=3))
+
+
 @way(both("ticket-2 %row:ticket:2"))
 def delete_of_an_expired_object(s: Any, w: World) -> Any:
     ticket = yield s.get(w.Ticket, 2)

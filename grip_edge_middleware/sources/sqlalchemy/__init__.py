@@ -492,10 +492,12 @@ def _will_save(operation: Operation, connection: Connection, state: InstanceStat
             writer.will_save(state, saved)
 
 
-def _before_insert(mapper: object, connection: Connection, state: InstanceState[Any]) -> None:
+def _before_insert(mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]) -> None:
     under_way = flushing.get()
     if under_way is not None:  # there is nothing to look at before
         under_way.saved[state] = Saved("insert", connection)
+        if (replaced := under_way.replaced(mapper, state)) is not None:
+            _will_save("delete", connection, replaced)
 
 
 def _before_update(mapper: object, connection: Connection, state: InstanceState[Any]) -> None:

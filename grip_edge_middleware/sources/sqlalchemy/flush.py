@@ -23,7 +23,7 @@ from sqlalchemy.orm import (
     SessionTransaction,
     UOWTransaction,
 )
-from sqlalchemy.orm.attributes import get_history
+from sqlalchemy.orm.attributes import get_history, instance_state
 from sqlalchemy.orm.base import LoaderCallableStatus, PassiveFlag
 from sqlalchemy.types import TypeEngine
 
@@ -65,6 +65,23 @@ class Flush:
     """Writes to tables of many-to-many relationships, which have no object."""
     told: set[Any] = field(default_factory=set)
     """The compiled statements of which the objects tell all that there is."""
+    _deletes: bool | None = None
+    """Whether it was asked to delete something."""
+
+    def replaced(self, mapper: Mapper[Any], new: InstanceState[Any]) -> InstanceState[Any] | None:
+        """Return the deleted object whose primary key a new one has.
+
+        There is no DELETE then: the row is updated, and nobody is told of the one that was there.
+        """
+        if self._deletes is None:  # all is known before anything is written
+            self._deletes = any(is_delete for is_delete, _ in self.context.states.values())
+        if not self._deletes:
+            return None
+        key = mapper.identity_key_from_instance(new.obj())
+        known = self.session.identity_map.get(key)
+        old: InstanceState[Any] | None = None if known is None else instance_state(known)
+        is_deleted = old is not None and old in self.context.states and self.context.states[old][0]
+        return old if is_deleted else None
 
     def saves(self, table: str) -> bool:
         """Whether objects of this flush are kept in a table."""
