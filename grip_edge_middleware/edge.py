@@ -405,7 +405,7 @@ def _shelf(store: StoreSettings, codec: Codec) -> Shelf:
     if store.kind == "sqlite":
         from grip_edge_middleware.stores.sqlite import SQLiteShelf
 
-        return SQLiteShelf(store.url, codec, name=store.name)
+        return SQLiteShelf(store.url, codec)
     try:
         from grip_edge_middleware.stores.redis import RedisShelf
     except ImportError as error:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import TypeVar
 
 from grip_edge_middleware.changes import Change
@@ -55,6 +56,7 @@ class SharedStore:
 
     `sends` is False for a process that only submits, since others send. `lease_s` is for how long
     what is claimed is not claimed by others: if its process is killed, that late it is sent.
+    `look_s` is how often a process looks for what others left.
     `clock` is monotonic. The other options are those of the memory store.
     """
 
@@ -68,6 +70,7 @@ class SharedStore:
         confirm_after_s: Sequence[float] = (),
         replica_lag_s: float = 0.0,
         lease_s: float = LEASE_S,
+        look_s: float = LOOK_S,
         sends: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,6 +79,7 @@ class SharedStore:
         self._confirm_after_s = sorted({max(wait_s, replica_lag_s) for wait_s in confirm_after_s})
         self._lag_s = replica_lag_s
         self._lease_s = lease_s
+        self._look_s = look_s
         self.sends = sends
         self._clock = clock
         self._inbox = MemoryStore(max_pending=max_pending, clock=clock)
@@ -100,9 +104,12 @@ class SharedStore:
             process=secrets.randbelow(PROCESSES - 10**6),
             owner=f"{os.getpid()}-{secrets.token_hex(8)}",
         )
+        self._claiming = Lock()
         self._own: dict[str, _Own] = {}
         self._held: set[str] = set()
         self._overflow = Overflow()
+        self._submitting = Lock()
+        self._submitted = 0
         # What was brought to the shelf: the number it has here, and there.
         self._brought: deque[tuple[int, int]] = deque()
         self._last_number = 0
@@ -115,6 +122,8 @@ class SharedStore:
     def add(self, changes: Sequence[Change], now: float) -> float:
         """Put the changes into the inbox; they are due when they are brought to the shelf."""
         self._inbox.add(changes, now)
+        with self._submitting:
+            self._submitted += 1
         return -math.inf
 
     def take_in(self) -> Overflow:
@@ -123,7 +132,7 @@ class SharedStore:
             with self._asking():
                 self._shelf.read(())
         while self._inbox.pending():
-            number = self._inbox.sequence()
+            number = self._submitted
             self._bring(self._inbox.claim(self._clock(), limit=1_000, everything=True))
             if not self._inbox.pending():
                 self._brought.append((number, self._last_number))
@@ -136,7 +145,8 @@ class SharedStore:
 
         def add(records: Records) -> tuple[Overflow, dict[str, _Own], int]:
             overflow = self._rules.add(records, changes, self._shelf.now())
-            return overflow, _own(records, {c.topic.name for c in changes}), records.sequence
+            keys = {change.topic.name for change in changes} | records.common.escalated
+            return overflow, _own(records, keys), records.sequence
 
         try:
             with self._asking():
@@ -145,9 +155,9 @@ class SharedStore:
             for claim in claims:
                 self._inbox.postpone(claim, self._clock())
             raise
+        self._keep(own)  # first, for something is pending at any time
         self._inbox.release(claims, self._clock())
         self._overflow = self._overflow.plus(*overflow)
-        self._keep(own)
 
     # --- it goes ----------------------------------------------------------------------------
 
@@ -157,7 +167,7 @@ class SharedStore:
         """Take what is due; `everything` is what this process has to send."""
         if not self.sends:
             return []
-        with self._asking():
+        with self._claiming, self._asking():
             if everything:
                 keys = self._own_keys(purges=purges)[:limit]
             else:
@@ -167,7 +177,11 @@ class SharedStore:
 
     def _due_keys(self, now: float, limit: int, *, purges: bool) -> list[str]:
         """Return what is due: of others' only what they have not sent in time."""
-        own = [key for key, of in self._own.items() if of.due <= now]
+        own = [
+            key
+            for key, of in list(self._own.items())
+            if of.due <= now and (purges or not of.is_only_purged)
+        ]
         others = self._shelf.due(now - PATIENCE_S, limit, purges=purges)
         return list(dict.fromkeys([*sorted(own, key=self._due_of), *others]))[:limit]
 
@@ -176,9 +190,9 @@ class SharedStore:
             return self._rules.claim(records, keys, now, everything=everything)
 
         claims = self._shelf.write(keys, claim)
+        self._held |= {claim.topic.name for claim in claims if not claim.is_confirmation}
         for key in keys:
             self._own.pop(key, None)  # else another process has it
-        self._held |= {claim.topic.name for claim in claims if not claim.is_confirmation}
         return claims
 
     def release(self, claims: Iterable[Claim], now: float) -> None:
@@ -215,12 +229,13 @@ class SharedStore:
             return None
         with self._asking():
             others = self._shelf.next_due(purges=purges)
-        own = [of.due for of in self._own.values() if purges or not of.is_only_purged]
+        own = [of.due for of in list(self._own.values()) if purges or not of.is_only_purged]
         if others is not None:
             # Not all processes at once.
             own.append(others + PATIENCE_S * random.uniform(1.0, 2.0))  # noqa: S311
-        look_at = self._clock() + LOOK_S * random.uniform(0.7, 1.3)  # noqa: S311
-        return min([self._local(due) for due in own] + [look_at])
+        look_at = self._clock() + self._look_s * random.uniform(0.7, 1.3)  # noqa: S311
+        soonest = min([self._local(due) for due in own] + [look_at])
+        return None if soonest == math.inf else soonest
 
     def pending(self) -> int:
         """Return how many topics this process has to send. Asks nobody."""
@@ -229,7 +244,7 @@ class SharedStore:
 
     def submitted(self) -> int:
         """Return the number of the last change in this process."""
-        return self._inbox.sequence()
+        return self._submitted
 
     def delivered(self) -> int:
         """Return the number up to which every target has this process's changes."""
@@ -318,10 +333,10 @@ class SharedStore:
             logger.info("the store is back")
 
     def _shared(self, local: float) -> float:
-        return local + self._shelf.now() - self._clock()
+        return local + (self._shelf.now() - self._clock())
 
     def _local(self, shared: float) -> float:
-        return shared - self._shelf.now() + self._clock()
+        return shared - (self._shelf.now() - self._clock())
 
     def _to_local(self, claim: Claim) -> Claim:
         if claim.published_at is None:
@@ -340,7 +355,7 @@ class SharedStore:
     def _own_keys(self, *, purges: bool) -> list[str]:
         own = (
             key
-            for key, of in self._own.items()
+            for key, of in list(self._own.items())
             if of.is_pending and (purges or not of.is_only_purged)
         )
         return sorted(own, key=self._due_of)
