@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import secrets
 import time
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.stores import Claim, Gate, Overflow
+from grip_edge_middleware.stores.queue import DueQueue
 from grip_edge_middleware.stores.records import Common, Record, Records
 from grip_edge_middleware.stores.rules import PROCESSES, Rules, build_version, version_of
 from grip_edge_middleware.throttle import due_at
@@ -194,7 +194,7 @@ def _version(shelf: MemoryShelf, name: str, fresh_from: float) -> str:
 
 
 class MemoryShelf:
-    """Records in a dict, and their keys in two heaps: of messages, and of mere purges.
+    """Records in a dict, and their keys in a queue.
 
     Of what is idle it keeps `max_records`, the last that were changed.
     """
@@ -207,10 +207,7 @@ class MemoryShelf:
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._edited: set[str] = set()
         self._pending: dict[str, None] = {}
-        # What each key has in a heap. Other entries of it are void.
-        self._queued: dict[str, tuple[float, bool]] = {}
-        self._messages: list[tuple[float, str]] = []
-        self._purges: list[tuple[float, str]] = []
+        self._queue = DueQueue()
 
     def write(self, _keys: Iterable[str], step: Callable[[Records], T]) -> T:
         """Run a step that changes records."""
@@ -254,11 +251,8 @@ class MemoryShelf:
                 yield key
 
     def due(self, now: float, *, purges: bool) -> Iterator[str]:
-        """Yield the keys that are due, the longest due first. Who is given one must claim it."""
-        while (heap := self._first(purges=purges)) and heap[0][0] <= now:
-            _, key = heapq.heappop(heap)
-            del self._queued[key]
-            yield key
+        """Take out the keys that are due, the longest due first. Who is given one must claim it."""
+        return self._queue.due(now, purges=purges)
 
     # --- what is asked without one ----------------------------------------------------------
 
@@ -270,8 +264,7 @@ class MemoryShelf:
     def next_due(self, *, purges: bool) -> float | None:
         """Return when the next key is due."""
         with self.lock:
-            heap = self._first(purges=purges)
-            return heap[0][0] if heap else None
+            return self._queue.next_due(purges=purges)
 
     def oldest(self) -> int | None:
         """Return the number of the oldest change that is yet to be delivered."""
@@ -295,22 +288,9 @@ class MemoryShelf:
             self._pending.pop(key, None)
         due = record.next_due
         if due == math.inf:
-            self._queued.pop(key, None)
-            return
-        entry = due, record.is_only_purged
-        if self._queued.get(key) != entry:
-            self._queued[key] = entry
-            heapq.heappush(self._purges if record.is_only_purged else self._messages, (due, key))
-
-    def _first(self, *, purges: bool) -> list[tuple[float, str]]:
-        """Return the heap with what is due first, or an empty one."""
-        heaps = (
-            [(self._messages, False), (self._purges, True)] if purges else [(self._messages, False)]
-        )
-        for heap, is_purge in heaps:
-            while heap and self._queued.get(heap[0][1]) != (heap[0][0], is_purge):
-                heapq.heappop(heap)
-        return min((heap for heap, _ in heaps if heap), key=lambda heap: heap[0], default=[])
+            self._queue.drop(key)
+        else:
+            self._queue.put(key, due, is_only_purged=record.is_only_purged)
 
     def _forget(self) -> None:
         """Drop what was not changed for the longest time."""

@@ -300,12 +300,16 @@ def _put_back(record: Record, claim: Claim, due: float) -> None:
 def _send_again(record: Record, claim: Claim, now: float) -> None:
     """Have a topic sent once more: an old message may have come after a newer one.
 
-    Who delivered this did so when it was not his any more; he may have been asleep.
+    Who delivered this did so when it was not his any more; he may have been asleep. What it says
+    may be outdated by now, so that is only sent if it is rendered.
     """
-    if record.waiting is None and claim.publications and not claim.is_confirmation:
-        again = replace(claim.publications[-1], version="")
-        record.waiting = Claim(claim.topic, claim.settings, (again,), since=claim.since)
-        record.due = due_at(now, record.window_end)
+    if record.waiting is not None or not claim.publications or claim.is_confirmation:
+        return
+    record.due = due_at(now, record.window_end)
+    if claim.publications[-1].message is None:
+        record.waiting = Claim(claim.topic, claim.settings, _RENDERED, since=claim.since)
+    else:
+        record.waiting = _confirmation_of(claim)
 
 
 def _is_same(one: Claim, other: Claim) -> bool:

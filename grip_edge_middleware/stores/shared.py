@@ -15,9 +15,10 @@ import random
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from threading import Lock
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from grip_edge_middleware.changes import Change
 from grip_edge_middleware.errors import StoreError
 from grip_edge_middleware.stores import Claim, Gate, Overflow
 from grip_edge_middleware.stores.memory import MemoryStore
+from grip_edge_middleware.stores.queue import DueQueue
 from grip_edge_middleware.stores.records import Records, Shelf
 from grip_edge_middleware.stores.rules import PROCESSES, Rules, version_of
 
@@ -49,6 +51,59 @@ class _Own:
     due: float
     is_only_purged: bool
     is_pending: bool
+
+
+class _Agenda:
+    """What this process has to send, by key. For several threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._own: dict[str, _Own] = {}
+        self._queue = DueQueue()
+        self._pending = 0
+
+    def put(self, own: Mapping[str, _Own]) -> None:
+        """Note what is to be sent, instead of what was noted of these keys before."""
+        with self._lock:
+            for key, of in own.items():
+                known = self._own.get(key)
+                self._pending += of.is_pending - (known is not None and known.is_pending)
+                self._own[key] = of
+                self._queue.put(key, of.due, is_only_purged=of.is_only_purged)
+
+    def take(self, now: float, limit: int, *, purges: bool) -> dict[str, _Own]:
+        """Return what is due, the longest due first, once. It is pending until it is dropped."""
+        with self._lock:
+            due = islice(self._queue.due(now, purges=purges), limit)
+            return {key: self._own[key] for key in due}
+
+    def take_all(self, limit: int, *, purges: bool) -> dict[str, _Own]:
+        """Return what is pending, whenever it is due."""
+        with self._lock:
+            free = [
+                (of.due, key)
+                for key, of in self._own.items()
+                if of.is_pending and (purges or not of.is_only_purged)
+            ]
+            return {key: self._own[key] for _, key in sorted(free)[:limit]}
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Forget these keys."""
+        with self._lock:
+            for key in keys:
+                self._queue.drop(key)
+                known = self._own.pop(key, None)
+                self._pending -= known is not None and known.is_pending
+
+    def next_due(self, *, purges: bool) -> float:
+        """Return when something is due."""
+        with self._lock:
+            due = self._queue.next_due(purges=purges)
+            return math.inf if due is None else due
+
+    def pending(self) -> int:
+        """Return how many are not mere confirmations."""
+        return self._pending
 
 
 class SharedStore:
@@ -105,7 +160,7 @@ class SharedStore:
             owner=f"{os.getpid()}-{secrets.token_hex(8)}",
         )
         self._claiming = Lock()
-        self._own: dict[str, _Own] = {}
+        self._agenda = _Agenda()
         self._held: set[str] = set()
         self._overflow = Overflow()
         self._submitting = Lock()
@@ -168,32 +223,34 @@ class SharedStore:
         if not self.sends:
             return []
         with self._claiming, self._asking():
-            if everything:
-                keys = self._own_keys(purges=purges)[:limit]
-            else:
-                keys = self._due_keys(self._shared(now), limit, purges=purges)
-            claims = self._claim(keys, self._shared(now), everything=everything) if keys else []
+            claims = self._claim(self._shared(now), limit, everything=everything, purges=purges)
         return [self._to_local(claim) for claim in claims]
 
-    def _due_keys(self, now: float, limit: int, *, purges: bool) -> list[str]:
-        """Return what is due: of others' only what they have not sent in time."""
-        own = [
-            key
-            for key, of in list(self._own.items())
-            if of.due <= now and (purges or not of.is_only_purged)
-        ]
-        others = self._shelf.due(now - PATIENCE_S, limit, purges=purges)
-        return list(dict.fromkeys([*sorted(own, key=self._due_of), *others]))[:limit]
+    def _claim(self, now: float, limit: int, *, everything: bool, purges: bool) -> list[Claim]:
+        if everything:
+            own = self._agenda.take_all(limit, purges=purges)
+        else:
+            own = self._agenda.take(now, limit, purges=purges)
+        try:
+            keys = list(own) if everything else self._due_keys(own, now, limit, purges=purges)
+            claims = self._write_claims(keys, now, everything=everything) if keys else []
+        except BaseException:
+            self._agenda.put(own)
+            raise
+        self._held |= {claim.topic.name for claim in claims if not claim.is_confirmation}
+        self._agenda.drop(keys)  # what could not be claimed, another process has
+        return claims
 
-    def _claim(self, keys: list[str], now: float, *, everything: bool) -> list[Claim]:
+    def _due_keys(self, own: Iterable[str], now: float, limit: int, *, purges: bool) -> list[str]:
+        """Return what is due: of others' only what they have not sent in time."""
+        others = self._shelf.due(now - PATIENCE_S, limit, purges=purges)
+        return list(dict.fromkeys([*own, *others]))[:limit]
+
+    def _write_claims(self, keys: list[str], now: float, *, everything: bool) -> list[Claim]:
         def claim(records: Records) -> list[Claim]:
             return self._rules.claim(records, keys, now, everything=everything)
 
-        claims = self._shelf.write(keys, claim)
-        self._held |= {claim.topic.name for claim in claims if not claim.is_confirmation}
-        for key in keys:
-            self._own.pop(key, None)  # else another process has it
-        return claims
+        return self._shelf.write(keys, claim)
 
     def release(self, claims: Iterable[Claim], now: float) -> None:
         """Forget what was delivered; what came in meanwhile can be claimed now."""
@@ -229,7 +286,7 @@ class SharedStore:
             return None
         with self._asking():
             others = self._shelf.next_due(purges=purges)
-        own = [of.due for of in list(self._own.values()) if purges or not of.is_only_purged]
+        own = [self._agenda.next_due(purges=purges)]
         if others is not None:
             # Not all processes at once.
             own.append(others + PATIENCE_S * random.uniform(1.0, 2.0))  # noqa: S311
@@ -239,8 +296,7 @@ class SharedStore:
 
     def pending(self) -> int:
         """Return how many topics this process has to send. Asks nobody."""
-        own = sum(1 for of in list(self._own.values()) if of.is_pending)
-        return self._inbox.pending() + len(self._held) + own
+        return self._inbox.pending() + len(self._held) + self._agenda.pending()
 
     def submitted(self) -> int:
         """Return the number of the last change in this process."""
@@ -350,18 +406,7 @@ class SharedStore:
 
     def _keep(self, own: dict[str, _Own]) -> None:
         if self.sends:
-            self._own.update(own)
-
-    def _own_keys(self, *, purges: bool) -> list[str]:
-        own = (
-            key
-            for key, of in list(self._own.items())
-            if of.is_pending and (purges or not of.is_only_purged)
-        )
-        return sorted(own, key=self._due_of)
-
-    def _due_of(self, key: str) -> float:
-        return self._own[key].due
+            self._agenda.put(own)
 
 
 class RequestGate:

@@ -9,6 +9,7 @@ cannot rely on.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import secrets
@@ -26,6 +27,8 @@ from grip_edge_middleware.errors import StoreError
 from grip_edge_middleware.stores.codec import Codec, decode_common, encode_common
 from grip_edge_middleware.stores.records import Common, Record, Records
 from grip_edge_middleware.stores.rules import PROCESSES, build_version, version_of
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -426,6 +429,7 @@ class _Connections:
                 return idle
             if idle is not None:
                 idle.connection.close()
+                logger.warning("%s was deleted or replaced, with what waited in it", self._path)
         return self._open()
 
     def _open(self) -> _Open:

@@ -1,4 +1,4 @@
-"""What every Store does. Add a store to `STORES` and all of this holds for it."""
+"""What every Store does. All of it holds for what is in `STORES`, or on a shelf in `SHELVES`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -61,8 +62,15 @@ class Clock:
         return self.now
 
 
-def share(shelf: Shelf, clock: Clock) -> Store:
-    """Return a store on the shelf. What it has claimed stays its own, and it has no others."""
+OpenShelf = Callable[[Path, Clock], Shelf]
+SHELVES: dict[str, OpenShelf] = {
+    "sqlite": lambda folder, clock: SQLiteShelf(folder / "store.sqlite3", CODEC, clock=clock),
+}
+
+
+def share(open_shelf: OpenShelf, folder: Path, clock: Clock) -> Store:
+    """Return a store on a shelf. What it has claimed stays its own, and it has no others."""
+    shelf = open_shelf(folder, clock)
     return SharedStore(
         shelf, max_pending=MAX_PENDING, lease_s=math.inf, look_s=math.inf, clock=clock
     )
@@ -73,9 +81,7 @@ STORES: dict[str, MakeStore] = {
     "memory": lambda _, clock: MemoryStore(
         max_pending=MAX_PENDING, clock=clock, wall_clock=lambda: 1_790_000_000.0
     ),
-    "sqlite": lambda folder, clock: share(
-        SQLiteShelf(folder / "store.sqlite3", CODEC, clock=clock), clock
-    ),
+    **{name: partial(share, open_shelf) for name, open_shelf in SHELVES.items()},
 }
 
 

@@ -75,7 +75,7 @@ def test_what_is_idle_is_bounded() -> None:
         store.release(store.claim(float(number), limit=10), float(number))
 
     assert len(store._shelf._records) <= 1_000
-    assert len(store._shelf._messages) <= 1_000
+    assert len(store._shelf._queue._messages) <= 1_000
     assert store.pending() == 0
 
 
