@@ -1,7 +1,7 @@
 """An app for servers to import: its workers save counters to one database.
 
-`app`, `edge` and `settings`. Every answer names the process that gave it, and so does what is pushed,
-so one can tell which of them rendered it. What it is to do is in the environment; see `harness.py`.
+`app`, `edge` and `settings`. Every answer names the process that gave it, and so does what is
+pushed, so one can tell which of them rendered it. Its orders are in the environment: `harness.py`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def answer(path: str, text: str) -> tuple[int, object]:
         case ["save", name]:
             return 200, save(name)
         case ["say", name]:
-            edge.publish("said-{name}", text, name=name)
+            edge.publish("said-{name}", json.dumps(text), name=name)
             return 200, None
         case ["counters", name]:
             return 200, value_of(name)
@@ -98,7 +98,7 @@ def save(name: str) -> int:
 def value_of(name: str) -> int | None:
     with Session(engine, expire_on_commit=False) as session:
         counter = session.get(Counter, name)
-        return counter and counter.value
+        return None if counter is None else counter.value
 
 
 def fork(name: str) -> int:

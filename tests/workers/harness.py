@@ -47,7 +47,7 @@ CLIENTS = 8
 class Site:
     """What all machines of an app have in common: database, CDN, GRIP proxy and store."""
 
-    def __init__(self, folder: Path, store: str | None, **settings: object) -> None:
+    def __init__(self, folder: Path, store: object, **settings: object) -> None:
         self.folder = folder
         self.server = RecordingServer()
         self.database = f"sqlite:///{folder / 'database'}"
@@ -57,7 +57,7 @@ class Site:
             "store": store or "memory",
             **settings,
         }
-        self.store_kind = (store or "memory").partition(":")[0]
+        self.store_kind = kind_of(store)
         self.machines: list[Machine] = []
         self._ports = free_ports()
 
@@ -132,6 +132,11 @@ class Site:
         self.server.wait_for(lambda seen: len(Sent.of(seen, f"counter-{name}").markers) >= times)
 
 
+def kind_of(store: object) -> str:
+    url = store["url"] if isinstance(store, dict) else store
+    return str(url or "memory").partition(":")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """One item for clients who stream a counter."""
@@ -144,7 +149,10 @@ class Published:
 
     @classmethod
     def of(cls, item: Mapping[str, Any]) -> Published:
-        page = json.loads(item["formats"]["http-stream"]["content"].removeprefix("data: "))
+        content = item["formats"]["http-stream"]["content"].removeprefix("data: ")
+        page = json.loads(content)
+        if not isinstance(page, dict):  # what was told by `publish` names nobody
+            page = {"by": 0, "said": page}
         return cls(item["id"], item.get("prev-id"), page["by"], page["said"])
 
 

@@ -9,7 +9,7 @@ from tests.workers.harness import Site, numbered, paced
 TOPICS = 50
 
 
-def test_fifty_trailing_edges_are_each_claimed_once(store: str, tmp_path: Path) -> None:
+def test_fifty_trailing_edges_are_each_claimed_once(store: object, tmp_path: Path) -> None:
     names = list(numbered(TOPICS))
     with Site(tmp_path, store, throttle=2.0, confirm_after=0) as site:
         site.create(*names)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.workers.harness import Site
 
 
-def test_only_the_dispatcher_sends_whoever_was_there_first(store: str, tmp_path: Path) -> None:
+def test_only_the_dispatcher_sends_whoever_was_there_first(store: object, tmp_path: Path) -> None:
     with Site(tmp_path, store, dispatch="external") as site:
         site.create("before", "after")
         first = site.start("gunicorn", workers=2)
@@ -26,7 +26,7 @@ def test_only_the_dispatcher_sends_whoever_was_there_first(store: str, tmp_path:
     assert ended == 0
 
 
-def test_a_dispatcher_without_an_app_asks_the_origin(store: str, tmp_path: Path) -> None:
+def test_a_dispatcher_without_an_app_asks_the_origin(store: object, tmp_path: Path) -> None:
     with Site(tmp_path, store, dispatch="external") as site:
         site.create("blue")
         machine = site.start("gunicorn")
@@ -41,7 +41,7 @@ def test_a_dispatcher_without_an_app_asks_the_origin(store: str, tmp_path: Path)
 
 
 def test_a_stopped_dispatcher_leaves_what_comes_to_its_successor(
-    store: str, tmp_path: Path
+    store: object, tmp_path: Path
 ) -> None:
     with Site(tmp_path, store, dispatch="external") as site:
         site.create("blue")

@@ -23,7 +23,7 @@ SERVERS = [
 
 @pytest.mark.parametrize(("kind", "options", "workers"), SERVERS)
 def test_what_waits_is_sent_once_when_the_server_is_stopped(
-    kind: str, options: tuple[str, ...], workers: int, store: str, tmp_path: Path
+    kind: str, options: tuple[str, ...], workers: int, store: object, tmp_path: Path
 ) -> None:
     with Site(tmp_path, store, throttle=NEVER_S) as site:
         site.create("blue")
@@ -41,7 +41,7 @@ def test_what_waits_is_sent_once_when_the_server_is_stopped(
     assert sent.repeated == 0
 
 
-def test_workers_save_after_their_master_did(store: str, tmp_path: Path) -> None:
+def test_workers_save_after_their_master_did(store: object, tmp_path: Path) -> None:
     """A thread and a connection of the master's are of no use in its workers."""
     with Site(tmp_path, store) as site:
         site.create("import", "blue")
@@ -54,7 +54,7 @@ def test_workers_save_after_their_master_did(store: str, tmp_path: Path) -> None
     assert [len(one.published) for one in sent] == [1, 1]
 
 
-def test_a_worker_forks_after_it_was_used(store: str, tmp_path: Path) -> None:
+def test_a_worker_forks_after_it_was_used(store: object, tmp_path: Path) -> None:
     with Site(tmp_path, store, throttle=NEVER_S) as site:
         site.create("blue", "child")
         machine = site.start("gunicorn")

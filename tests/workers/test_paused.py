@@ -40,10 +40,20 @@ def oversleep(site: Site, path: str, topic: str) -> Sent:
     return sent
 
 
-def test_the_last_value_is_told_after_what_a_sleeper_tells(store: str, tmp_path: Path) -> None:
+def test_the_last_value_is_told_after_what_a_sleeper_tells(store: object, tmp_path: Path) -> None:
     with Site(tmp_path, store, confirm_after=0, throttle=0.0) as site:
         site.create("blue")
         sent = oversleep(site, "/save/blue", "counter-blue")
 
     assert sent.published[-1].said == 2
+    assert sent.versions[-1] == max(sent.versions)
+
+
+def test_a_message_of_its_own_is_told_after_what_a_sleeper_tells(
+    store: object, tmp_path: Path
+) -> None:
+    with Site(tmp_path, store, confirm_after=0, throttle=0.0) as site:
+        sent = oversleep(site, "/say/blue", "said-blue")
+
+    assert sent.published[-1].said == "last"
     assert sent.versions[-1] == max(sent.versions)

@@ -30,7 +30,7 @@ def save_through_all(site: Site, kind: str, lasts_s: int) -> int:
     return most
 
 
-def sends_as_much_as_one(kind: str, store: str, folder: Path, lasts_s: int) -> None:
+def sends_as_much_as_one(kind: str, store: object, folder: Path, lasts_s: int) -> None:
     with Site(folder, store) as site:
         most = save_through_all(site, kind, lasts_s)
         sent = site.sent("blue")
@@ -42,13 +42,13 @@ def sends_as_much_as_one(kind: str, store: str, folder: Path, lasts_s: int) -> N
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
-def test_four_workers_send_as_much_as_one(kind: str, store: str, tmp_path: Path) -> None:
+def test_four_workers_send_as_much_as_one(kind: str, store: object, tmp_path: Path) -> None:
     sends_as_much_as_one(kind, store, tmp_path, lasts_s=2)
 
 
 @pytest.mark.lab
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
-def test_four_workers_send_as_much_as_one_for_longer(kind: str, store: str, tmp_path: Path) -> None:
+def test_four_workers_send_as_much_as_one_for_longer(kind: str, store: object, tmp_path: Path) -> None:
     sends_as_much_as_one(kind, store, tmp_path, lasts_s=5)
 
 
