@@ -1,6 +1,6 @@
 """What each store costs, and how that grows with what is pending.
 
-    python -m benchmarks.stores [--rounds 200] [--only sqlite]
+    PYTHONPATH=examples/edge python -m benchmarks.stores [--rounds 200] [--only sqlite]
 
 In each round one topic is added, taken in, claimed and released, and a request asks the gate. All
 other topics wait, and are due. A shared store is measured twice: by a process that has to send all
@@ -16,7 +16,7 @@ import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -27,8 +27,10 @@ from grip_edge_middleware.stores import Store
 from grip_edge_middleware.stores.codec import Codec
 from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.stores.records import Shelf
+from grip_edge_middleware.stores.redis import RedisShelf
 from grip_edge_middleware.stores.shared import SharedStore
 from grip_edge_middleware.stores.sqlite import SQLiteShelf
+from tests.stores import redis_server
 
 PENDING = (10, 1_000, 100_000)
 # Topics that a page shows.
@@ -50,6 +52,7 @@ def shared(open_shelf: Callable[[Path], Shelf]) -> OpenStore:
 MEMORY: dict[str, OpenStore] = {"memory": lambda _: MemoryStore(max_pending=10**6)}
 SHARED: dict[str, OpenStore] = {
     "sqlite": shared(lambda folder: SQLiteShelf(folder / "store.sqlite3", CODEC)),
+    "redis": shared(lambda folder: RedisShelf(redis_server.shared_url, CODEC, name=folder.name)),
 }
 
 
@@ -112,16 +115,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
+    with ExitStack() as stack:
+        if options.only in "redis, others'":
+            server = stack.enter_context(redis_server.running())
+            redis_server.shared_url = server.url
+        print_table(options.only, options.rounds)
+
+
+def print_table(only: str, rounds: int) -> None:
     columns = ("add", "take_in", "claim+release", "next_due", "gate")
     print(f"{'store, us':18} {'pending':>8}", *(f"{column:>14}" for column in columns))
     for name, open_store, is_own in cases():
-        if options.only not in name:
+        if only not in name:
             continue
         for pending in PENDING:
             with TemporaryDirectory() as folder, closing(open_store(Path(folder))) as first:
                 fill(first, pending)
                 with closing(first if is_own else open_store(Path(folder))) as store:
-                    cost = measure(store, options.rounds)
+                    cost = measure(store, rounds)
             row = (f"{cost[column]:14.1f}" for column in columns)
             print(f"{name:18} {pending:8}", *row, flush=True)
 

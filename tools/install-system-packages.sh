@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install what the demo and the tests run and Debian has: Pushpin, Varnish with xkey, Chromium, PostgreSQL.
+# Install what the demo and the tests run and Debian has: Pushpin, Varnish with xkey, Chromium, PostgreSQL,
+# Redis.
 # Where it may not, it says what is missing; the tests of it then fail in CI, and are skipped elsewhere.
 set -eu
 
@@ -11,6 +12,8 @@ command -v chromium >/dev/null || missing="$missing chromium"
 command -v chromedriver >/dev/null || missing="$missing chromium-driver"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null ||
     missing="$missing postgresql"
+command -v redis-server >/dev/null || command -v valkey-server >/dev/null ||
+    missing="$missing redis-server"
 
 [ -n "$missing" ] || exit 0
 

@@ -29,10 +29,12 @@ from grip_edge_middleware.stores import Claim, Overflow, Store
 from grip_edge_middleware.stores.codec import Codec
 from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.stores.records import Shelf
+from grip_edge_middleware.stores.redis import RedisShelf
 from grip_edge_middleware.stores.rules import MAX_PUBLICATIONS, MAX_TYPES
 from grip_edge_middleware.stores.shared import SharedStore
 from grip_edge_middleware.stores.sqlite import SQLiteShelf
 from grip_edge_middleware.topics import SITE_KEY
+from tests.stores import redis_server
 
 MAX_PENDING = 5
 
@@ -65,6 +67,9 @@ class Clock:
 OpenShelf = Callable[[Path, Clock], Shelf]
 SHELVES: dict[str, OpenShelf] = {
     "sqlite": lambda folder, clock: SQLiteShelf(folder / "store.sqlite3", CODEC, clock=clock),
+    "redis": lambda folder, clock: RedisShelf(
+        redis_server.shared_url, CODEC, name=str(folder), clock=clock
+    ),
 }
 
 
