@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Pairs of processes: each has its own luck with memory and hashes.
 GENERATIONS = 3
 REPETITIONS = 20
+ROWS = 20
 US = 1e6
 
 
@@ -85,6 +86,14 @@ def statement(engine: Engine) -> int:
     return 20
 
 
+def statement_committed(engine: Engine) -> int:
+    """Commit Core statements that each write another row: what was put off is paid as well."""
+    with engine.begin() as connection:
+        for number in range(ROWS):
+            connection.execute(update(Item).where(Item.id == number + 1).values(count=number))
+    return ROWS
+
+
 def select_by_core(engine: Engine) -> int:
     """Execute Core statements that read."""
     with engine.connect() as connection:
@@ -102,7 +111,15 @@ def select_by_orm(engine: Engine) -> int:
 
 
 WORK: Mapping[str, Callable[[Engine], int]] = {
-    work.__name__: work for work in (commit, flush, statement, select_by_core, select_by_orm)
+    work.__name__: work
+    for work in (
+        commit,
+        flush,
+        statement,
+        statement_committed,
+        select_by_core,
+        select_by_orm,
+    )
 }
 
 
@@ -137,6 +154,8 @@ CASES = [
     Case("  automatic tags", "flush", 6.0, tags=True),
     Case("Core statement that writes", "statement", 2.0),
     Case("  automatic tags", "statement", 2.0, tags=True),
+    Case("  committed, of 20 rows", "statement_committed"),
+    Case("  the same, automatic tags", "statement_committed", tags=True),
     Case("Core select", "select_by_core", 0.5),
     Case("  automatic tags", "select_by_core", 2.0, tags=True),
     Case("ORM select", "select_by_orm", 0.5),
@@ -151,7 +170,8 @@ def be_worker(case: Case, *, is_hooked: bool, folder: str) -> None:
     engine = _engine(case, folder)
     Base.metadata.create_all(engine)
     with engine.begin() as connection:
-        connection.execute(insert(Item).values(id=1, name="one", count=1))
+        rows = [{"id": number + 1, "name": "one", "count": 1} for number in range(ROWS)]
+        connection.execute(insert(Item), rows)
     with ExitStack() as stack:
         if is_hooked:
             edge = stack.enter_context(closing(GripEdge(settings=case.settings)))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from grip_edge_middleware.rows import Params, Scopes, keys_read
+from grip_edge_middleware.rows import Params, Reading, Scopes
 from grip_edge_middleware.sql import read_statement
 
 logger = logging.getLogger(__name__)
@@ -40,16 +40,21 @@ class Notes:
 
     def note_reads(self, statement: str, params: Params, primary_keys: Mapping[str, str]) -> None:
         """Note what an SQL statement read; see `rows.keys_read`."""
-        if self.scopes is None or self.is_over:
+        if self.scopes is not None and not self.is_over:
+            self.note(Reading.of(read_statement(statement), primary_keys, self.scopes), params)
+
+    def note(self, reading: Reading, params: Params) -> None:
+        """Note what a statement read whose text is read already."""
+        if self.is_over:
             return
-        read = read_statement(statement)
         if self.is_closed:
-            if read.reads or not read.is_understood:
+            if reading.tables or not reading.is_understood:
                 _warn_of_late_read(self.route)
-        elif not read.is_understood:
+        elif not reading.is_understood:
             self.is_unclear = True
         else:
-            self.rows.update(dict.fromkeys(keys_read(read, params, primary_keys, self.scopes)))
+            for key in reading.keys(params):
+                self.rows[key] = None
 
 
 current_notes: ContextVar[Notes | None] = ContextVar("grip_edge_notes", default=None)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from grip_edge_middleware.sql import Lookup, Statement
@@ -33,6 +33,7 @@ MAX_VALUES = 100
 # `%r` never arises from `escape`, so no topic of the settings has such a name.
 _KEY = re.compile(r"%row:([^.:]+)[.:]")
 _MAX_TOKEN = 64
+_BIG = 2**63
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -84,29 +85,90 @@ def keys_read(
     statement: Statement, params: Params, primary_keys: Mapping[str, str], scopes: Scopes
 ) -> Iterator[str]:
     """Yield the keys of what a statement read. `primary_keys` has each table's, if it is single."""
-    for table in statement.reads:
-        looked_up = [lookup for lookup in statement.lookups if lookup.table == table]
-        yield from (
-            _rows(looked_up, params, primary_keys.get(table))
-            or _scope(looked_up, params, scopes)
-            or [row_template(table).any_key]
+    yield from Reading.of(statement, primary_keys, scopes).keys(params)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keyed:
+    """Rows that were looked up by values which their keys have."""
+
+    lookup: Lookup
+    template: TopicTemplate
+
+    def keys(self, params: Params) -> list[str]:
+        return [_name(self.template, value) for value in values_of(self.lookup, params)]
+
+
+@dataclass(frozen=True, slots=True)
+class _TableRead:
+    """How a statement reads one table."""
+
+    keyed: tuple[_Keyed, ...]
+    """By its primary key, or by a scope: the first that tells values counts."""
+    any_key: tuple[str]
+
+    @classmethod
+    def of(
+        cls, table: str, lookups: Iterable[Lookup], primary_key: str | None, scopes: Scopes
+    ) -> Self:
+        found = [lookup for lookup in lookups if lookup.table == table]
+        rows = [_Keyed(x, row_template(table)) for x in found if x.column == primary_key]
+        scoped = [
+            _Keyed(x, _scope_template(table, x.column))
+            for x in found
+            if scopes.has(table, x.column)
+        ]
+        return cls((*rows[:1], *scoped[:1]), (row_template(table).any_key,))
+
+    def keys(self, params: Params) -> Sequence[str]:
+        for keyed in self.keyed:
+            if keys := keyed.keys(params):
+                return keys
+        return self.any_key
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a statement reads, whatever its parameters are."""
+
+    tables: tuple[_TableRead, ...]
+    is_understood: bool
+    single: tuple[int | str, str] | None = field(init=False)
+    """Where the only value stands, and what precedes it in the key, if all goes by one value."""
+
+    def __post_init__(self) -> None:
+        first = self.tables[0].keyed[:1] if len(self.tables) == 1 else ()
+        lookups = [(k.lookup.params, k.template.literals[0]) for k in first]
+        single = [(params[0], prefix) for params, prefix in lookups if len(params) == 1]
+        object.__setattr__(self, "single", single[0] if single else None)
+
+    @classmethod
+    def of(cls, statement: Statement, primary_keys: Mapping[str, str], scopes: Scopes) -> Self:
+        """Return what a statement reads. `primary_keys` has each table's, if it is single."""
+        tables = (
+            _TableRead.of(table, statement.lookups, primary_keys.get(table), scopes)
+            for table in statement.reads
         )
+        return cls(tuple(tables), statement.is_understood)
+
+    def keys(self, params: Params) -> Sequence[str]:
+        """Return the keys of what was read with these parameters."""
+        if self.single is not None:
+            at, prefix = self.single
+            try:  # mostly it is a number, of which nothing is to be escaped
+                if type(value := params[at]) is int and -_BIG < value < _BIG:  # type: ignore[index]
+                    return (f"{prefix}{value}",)
+            except (LookupError, TypeError):
+                pass
+        tables = self.tables
+        if len(tables) == 1:
+            return tables[0].keys(params)
+        return [key for table in tables for key in table.keys(params)]
 
 
-def _rows(lookups: Iterable[Lookup], params: Params, primary_key: str | None) -> list[str]:
-    """Return the keys of the rows that were looked up, nothing if they were not."""
-    for lookup in lookups:
-        if lookup.column == primary_key:
-            return [row_topic(lookup.table, v).name for v in values_of(lookup, params)]
-    return []
-
-
-def _scope(lookups: Iterable[Lookup], params: Params, scopes: Scopes) -> list[str]:
-    for lookup in lookups:
-        if scopes.has(lookup.table, lookup.column):
-            values = values_of(lookup, params)
-            return [scope_topic(lookup.table, lookup.column, v).name for v in values]
-    return []
+def _name(template: TopicTemplate, value: object) -> str:
+    """Return the name of the topic that has the value."""
+    return template.fill({"pk": value_text(value)}).name
 
 
 def values_of(lookup: Lookup, params: Params) -> list[object]:

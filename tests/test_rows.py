@@ -19,6 +19,7 @@ from grip_edge_middleware.rows import (
     keys_read,
     row_template,
     row_topic,
+    scope_topic,
     template_of,
     value_text,
 )
@@ -188,3 +189,10 @@ def test_unknown_rows_purge_whatever_reads_the_table() -> None:
     rows = Rows(SCOPES, throttle=1.0)
 
     assert purged(rows.change_of_all("Post")) == {"%row:post:%all"}
+
+
+@given(st.integers() | st.integers(-(2**80), 2**80) | st.just(10**300) | st.booleans())
+def test_a_page_has_the_key_that_the_write_of_any_number_purges(number: int) -> None:
+    assert read("SELECT * FROM post WHERE id = ?", number) == [row_topic("post", number).name]
+    scope = scope_topic("comment", "post_id", number).name
+    assert read("SELECT * FROM comment WHERE post_id = ?", number) == [scope]

@@ -34,7 +34,8 @@ Sink = Callable[[Sequence[Change]], None]
 Written = tuple[OutboxTable, OutboxRow]
 """A row of the outbox, and where it is."""
 
-_suppressed: ContextVar[frozenset[int]] = ContextVar("grip_edge_suppressed", default=frozenset())
+suppressed: ContextVar[frozenset[int]] = ContextVar("grip_edge_suppressed", default=frozenset())
+"""The ids of the observers that are not told of what is written now."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -66,16 +67,16 @@ class Observer:
     @property
     def is_suppressed(self) -> bool:
         """Whether what is written now is not to be told."""
-        return id(self) in _suppressed.get()
+        return id(self) in suppressed.get()
 
     @contextmanager
     def suppress(self) -> Iterator[None]:
         """Have nothing told of what is written in this block."""
-        token = _suppressed.set(_suppressed.get() | {id(self)})
+        token = suppressed.set(suppressed.get() | {id(self)})
         try:
             yield
         finally:
-            _suppressed.reset(token)
+            suppressed.reset(token)
 
     def tell(self, changes: Sequence[Change], written: Written | None = None) -> None:
         """Tell of what is committed, with the row of the outbox that says the same."""

@@ -7,7 +7,7 @@ outermost transaction takes them all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -16,18 +16,27 @@ T = TypeVar("T")
 class Ledger(Generic[T]):
     """The entries of a transaction that is still open."""
 
-    __slots__ = ("_frames",)
+    __slots__ = ("_frames", "innermost")
 
     def __init__(self) -> None:
-        self._frames: list[tuple[str | None, list[T]]] = [(None, [])]
+        self._begin([(None, [])])
+
+    def _begin(self, frames: list[tuple[str | None, list[T]]]) -> None:
+        self._frames = frames
+        self.innermost = frames[-1][1]
+        """The entries of the innermost savepoint, to which one may be appended."""
 
     def add(self, entries: Iterable[T]) -> None:
         """Note entries in the innermost savepoint."""
-        self._frames[-1][1].extend(entries)
+        self.innermost.extend(entries)
+
+    def rewrite(self, rewritten: Callable[[list[T]], list[T]]) -> None:
+        """Replace the entries of each savepoint."""
+        self._begin([(name, rewritten(entries)) for name, entries in self._frames])
 
     def savepoint(self, name: str) -> None:
         """Open a savepoint."""
-        self._frames.append((name, []))
+        self._begin([*self._frames, (name, [])])
 
     def rollback_to(self, name: str) -> None:
         """Forget what came since the savepoint, which stays open.
@@ -38,7 +47,7 @@ class Ledger(Generic[T]):
         if at is None:
             self.take()
         else:
-            self._frames[at:] = [(name, [])]
+            self._begin([*self._frames[:at], (name, [])])
 
     def release(self, name: str) -> None:
         """Close a savepoint: what came since belongs to what is around it."""
@@ -46,12 +55,12 @@ class Ledger(Generic[T]):
         if at is not None:
             for _, entries in self._frames[at:]:
                 self._frames[at - 1][1].extend(entries)
-            del self._frames[at:]
+            self._begin(self._frames[:at])
 
     def take(self) -> list[T]:
         """Return everything and begin anew: the transaction has ended."""
         taken = self.entries()
-        self._frames = [(None, [])]
+        self._begin([(None, [])])
         return taken
 
     def entries(self) -> list[T]:

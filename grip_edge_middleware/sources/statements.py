@@ -9,7 +9,7 @@ from typing import Any
 
 from grip_edge_middleware.outbox import TABLE as OUTBOX
 from grip_edge_middleware.rows import Params, values_of
-from grip_edge_middleware.sql import Write, read_statement
+from grip_edge_middleware.sql import Lookup, Write, read_statement
 
 logger = logging.getLogger(__name__)
 
@@ -40,24 +40,41 @@ def _warn_of_anything(beginning: str) -> None:
 
 def touched_nothing(text: str, cursor: Any) -> bool:
     """Whether an UPDATE or DELETE found no row."""
+    return counts_rows(text) and found_nothing(cursor)
+
+
+def counts_rows(text: str) -> bool:
+    """Whether it is an UPDATE or DELETE, and nothing besides."""
     is_alone = ";" not in text.rstrip("; \t\r\n")
-    is_counted = is_alone and text.lstrip()[:6].upper() in ("UPDATE", "DELETE")
+    return is_alone and text.lstrip()[:6].upper() in ("UPDATE", "DELETE")
+
+
+def found_nothing(cursor: Any) -> bool:
+    """Whether a cursor has counted the rows that were written, and there were none."""
     # With RETURNING, rows are counted only when they are fetched.
-    return is_counted and getattr(cursor, "rowcount", None) == 0 and not cursor.description
+    return getattr(cursor, "rowcount", None) == 0 and not cursor.description
 
 
 def rows_of(
     text: str, params: Params, writes: Sequence[Write] | None, primary_keys: Mapping[str, str]
 ) -> tuple[object, ...]:
-    """Return the primary keys of the only rows that can have been written; nothing if any can.
+    """Return the primary keys of the only rows that can have been written; nothing if any can."""
+    lookup = row_lookup(text, writes, primary_keys) if params else None
+    return () if lookup is None else tuple(values_of(lookup, params))
+
+
+def row_lookup(
+    text: str, writes: Sequence[Write] | None, primary_keys: Mapping[str, str]
+) -> Lookup | None:
+    """Return where a statement says the primary keys of the only rows that it can write.
 
     `UPDATE score SET home = home + 1 WHERE id = ?` tells them. If it assigned another primary key,
     it would not be one of its lookups.
     """
-    if not writes or len(writes) != 1 or not params:
-        return ()
+    if not writes or len(writes) != 1:
+        return None
     table = writes[0].table
     for lookup in read_statement(text).lookups:
         if lookup.table == table and lookup.column == primary_keys.get(table):
-            return tuple(values_of(lookup, params))
-    return ()
+            return lookup
+    return None

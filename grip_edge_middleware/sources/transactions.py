@@ -97,6 +97,12 @@ def reading_for(notes: Notes) -> Iterator[None]:
     """Keep a fault of ours in what a statement read from the app, and its page from the cache."""
     try:
         yield
-    except Exception:
-        logger.exception("what a statement reads was not understood; the page is not cached")
-        notes.is_unclear = True
+    except Exception as error:
+        note_unclear(notes, error)
+
+
+def note_unclear(notes: Notes, error: Exception) -> None:
+    """Keep a page from the cache, for nobody knows what it read."""
+    message = "what a statement reads was not understood; the page is not cached"
+    logger.error(message, exc_info=error)
+    notes.is_unclear = True

@@ -184,7 +184,8 @@ class Rules:
 
     def _confirmation_due(self, claim: Claim, now: float) -> float:
         # While a purge is late, what was on its way to the cache arrives.
-        since = now if claim.published_at is None else claim.published_at
+        # A clock that is set back does not make it wait for longer.
+        since = now if claim.published_at is None else min(now, claim.published_at)
         waits_s = [0.0, *self.confirm_after_s]
         return max(now, since + waits_s[claim.confirmations + 1] - waits_s[claim.confirmations])
 

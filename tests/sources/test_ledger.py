@@ -105,6 +105,19 @@ def test_releasing_a_savepoint_older_than_the_ledger_keeps_everything() -> None:
     assert ledger.take() == [1]
 
 
+def test_what_is_rewritten_stays_in_its_savepoint() -> None:
+    ledger: Ledger[int] = Ledger()
+    ledger.innermost.append(1)
+    ledger.savepoint("a")
+    ledger.innermost.append(2)
+    ledger.rewrite(lambda entries: [10 * entry for entry in entries])
+    ledger.innermost.append(3)
+
+    assert ledger.entries() == [10, 20, 3]
+    ledger.rollback_to("a")
+    assert ledger.take() == [10]
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["add", "add", "savepoint", "savepoint", "rollback_to", "release"]),

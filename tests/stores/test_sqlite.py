@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -220,6 +222,22 @@ def test_a_clock_that_is_set_back_holds_nothing_up(
     record = record_of(shelf, "k")
     assert record is not None
     assert record.due == clock.now + 30.0
+
+
+def test_a_clock_that_is_set_back_does_not_hold_up_a_confirmation(
+    shelf: SQLiteShelf, clock: Clock
+) -> None:
+    store = SharedStore(shelf, confirm_after_s=[5.0], look_s=math.inf, clock=lambda: 0.0)
+    store.add([counter("blue")], 0.0)
+    store.take_in()
+    [claim] = store.claim(0.0, limit=1)
+    store.postpone(replace(claim, published_at=0.0, missing=frozenset({"cdn"})), 0.0)
+    clock.now -= 3_600.0
+    mark(shelf, "x")
+    clock.now += 1.0
+    store.release(store.claim(0.0, limit=1), 0.0)
+
+    assert store.next_due() == 5.0
 
 
 def looks(shelf: SQLiteShelf) -> None:

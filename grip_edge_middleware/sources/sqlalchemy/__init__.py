@@ -39,13 +39,14 @@ from grip_edge_middleware.sources import Observer
 from grip_edge_middleware.sources.declared import check_attributes, warn_of_unknown
 from grip_edge_middleware.sources.sqlalchemy import flush
 from grip_edge_middleware.sources.sqlalchemy.connection import (
+    entries,
     follow,
-    ledger,
     note,
     note_row,
     writers,
 )
 from grip_edge_middleware.sources.sqlalchemy.deferral import Deferral
+from grip_edge_middleware.sources.sqlalchemy.effects import Effect, Keys
 from grip_edge_middleware.sources.sqlalchemy.flush import (
     Current,
     Flush,
@@ -109,7 +110,8 @@ class SQLAlchemySource:
                 check_attributes(self._observer.watches, kind)
         self._outboxes: WeakKeyDictionary[Dialect, SQLAlchemyOutbox] = WeakKeyDictionary()
         _listen()
-        event.listen(Session, "after_begin", self._after_begin)
+        if observer.outbox is not None:
+            event.listen(Session, "after_begin", self._after_begin)
         event.listen(Mapper, "after_mapper_constructed", self._forget_plans)
         writers.append(self)
 
@@ -117,7 +119,8 @@ class SQLAlchemySource:
         """Stop listening. Engines stay followed, with nothing to tell any more."""
         if self in writers:
             writers.remove(self)
-            event.remove(Session, "after_begin", self._after_begin)
+            if self._observer.outbox is not None:
+                event.remove(Session, "after_begin", self._after_begin)
             event.remove(Mapper, "after_mapper_constructed", self._forget_plans)
 
     def follow(self, target: object) -> bool:
@@ -286,31 +289,31 @@ class SQLAlchemySource:
         """Write into the outbox what the transaction changes."""
         if self._observer.outbox is None:
             return
-        table, entries = self._outboxes.get(dialect), ledger(connection).entries()
-        written = write_row(self._observer, table, connection, entries)
+        table = self._outboxes.get(dialect)
+        written = write_row(self._observer, table, connection, entries(connection))
         if written is not None:
             note_row(connection, self._observer, written)
 
     # --- what other statements write --------------------------------------------------------
 
-    def wrote(
-        self, connection: Connection, writes: Sequence[Write] | None, keys: Sequence[object]
-    ) -> None:
-        """Note the writes of a statement, which tells the table, and perhaps the rows."""
-        if self._observer.is_suppressed:
-            return
+    @property
+    def observer(self) -> Observer:
+        """Who is told in the end."""
+        return self._observer
+
+    def changes_of(self, effect: Effect, keys: Keys) -> list[Change]:
+        """Return what a statement changes, by its table or by the rows. Never raises."""
         try:
-            if writes is None:
-                changes = self._observer.everything()
-            elif keys:
-                changes = self._changes_of_keys(writes[0], keys)
-            else:
-                changes = self._of(writes)
+            if effect.metadata is not None:
+                known.learn(effect.metadata)
+            if effect.writes is None:
+                return self._observer.everything()
+            if keys and effect.is_by_key:
+                return self._changes_of_keys(effect.writes[0], keys)
+            return self._of(effect.writes)
         except Exception as error:
             self._observer.note_fault("a statement", error)
-            changes = self._observer.everything()
-        if changes:
-            note(connection, self._observer, changes)
+            return self._observer.everything()
 
     def _of(self, writes: Sequence[Write]) -> list[Change]:
         if flushing.get() is not None:
@@ -473,7 +476,8 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
     under_way = flushing.get()
     if under_way is not None and under_way.transaction is transaction:
         flushing.set(under_way.outer)  # it failed
-    Deferral.of(session).end(transaction)
+    if (deferral := Deferral.find(session)) is not None:
+        deferral.end(transaction)
 
 
 def _will_save(operation: Operation, connection: Connection, state: InstanceState[Any]) -> None:
@@ -507,17 +511,21 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
 
 def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     follow(connection.dialect)
-    Deferral.of(session).begin(transaction, connection)
+    if (deferral := Deferral.find(session)) is not None:
+        deferral.begin(transaction, connection)
 
 
 def _after_commit(session: Session) -> None:
+    if (deferral := Deferral.find(session)) is None:
+        return
     savepoint = session.get_nested_transaction()
     if savepoint is not None:
-        Deferral.of(session).release(savepoint)
+        deferral.release(savepoint)
         return
-    for observer, changes in Deferral.of(session).commit():
+    for observer, changes in deferral.commit():
         observer.tell(changes)
 
 
 def _after_rollback(session: Session, previous: SessionTransaction) -> None:
-    Deferral.of(session).roll_back(previous)
+    if (deferral := Deferral.find(session)) is not None:
+        deferral.roll_back(previous)

@@ -11,29 +11,33 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from functools import lru_cache, wraps
+from collections.abc import Iterable, Iterator, Sequence
+from functools import wraps
 from threading import Lock
 from typing import Any, Protocol
-from weakref import WeakSet
 
-from sqlalchemy import CompoundSelect, Select, Table
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import InstanceState
-from sqlalchemy.sql.visitors import iterate
 
 from grip_edge_middleware.changes import Change
-from grip_edge_middleware.notes import current_notes
-from grip_edge_middleware.outbox import TABLE as OUTBOX
-from grip_edge_middleware.rows import Params
-from grip_edge_middleware.sources import Observer, Written
+from grip_edge_middleware.notes import Notes, current_notes
+from grip_edge_middleware.rows import Params, Scopes
+from grip_edge_middleware.sources import Observer, Written, suppressed
 from grip_edge_middleware.sources.ledger import Ledger
+from grip_edge_middleware.sources.sqlalchemy.effects import (
+    ANYTHING,
+    EFFECT,
+    LASTING,
+    NOTHING,
+    Effect,
+    Keys,
+    effect_of,
+    reading_of,
+)
 from grip_edge_middleware.sources.sqlalchemy.flush import Flush, Saved, flushing
 from grip_edge_middleware.sources.sqlalchemy.schema import known
-from grip_edge_middleware.sources.statements import rows_of, touched_nothing, writes_of
-from grip_edge_middleware.sources.transactions import Entry, reading_for, tell, wrap
-from grip_edge_middleware.sql import Write
-from grip_edge_middleware.types import Operation
+from grip_edge_middleware.sources.statements import found_nothing
+from grip_edge_middleware.sources.transactions import Entry, note_unclear, tell, wrap
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +49,12 @@ _FOLLOWED = "_grip_edge_is_followed"
 class Writer(Protocol):
     """Wants to know what is written."""
 
-    def wrote(
-        self, connection: Connection, writes: Sequence[Write] | None, keys: Sequence[object]
-    ) -> None:
-        """Note the writes of a statement; None if they can be anything.
+    @property
+    def observer(self) -> Observer:
+        """Who is told in the end."""
 
-        `keys` are the primary keys of the only rows that it can have touched, if it tells.
-        """
+    def changes_of(self, effect: Effect, keys: Keys) -> Sequence[Change]:
+        """Return what a statement changes. Never raises."""
 
     def will_save(self, state: InstanceState[Any], saved: Saved) -> None:
         """Look at an object that a flush is about to write."""
@@ -67,10 +70,14 @@ writers: list[Writer] = []
 """Who is told of the statements on all connections that are followed."""
 
 
-def ledger(connection: Any) -> Ledger[Entry]:
+PutOff = tuple[Writer, Effect, Keys]
+"""A statement of which the changes are not yet found out, and whom to tell."""
+
+
+def ledger(connection: Any) -> Ledger[Entry | PutOff]:
     """Return the ledger of a connection, in whichever of its layers it comes."""
     info = connection.info
-    found: Ledger[Entry] | None = info.get(_LEDGER)
+    found: Ledger[Entry | PutOff] | None = info.get(_LEDGER)
     if found is None:
         found = info[_LEDGER] = Ledger()
     return found
@@ -82,6 +89,45 @@ def note(connection: Connection, observer: Observer, changes: Sequence[Change]) 
         observer.tell(changes)  # visible already, whatever the session does then
     else:
         ledger(connection).add([(observer, change) for change in changes])
+
+
+def entries(connection: Any) -> list[Entry]:
+    """Return what a commit would tell now."""
+    noted = ledger(connection)
+    noted.rewrite(lambda entries: [*_found_out(entries)])
+    return _found_out(noted.entries())
+
+
+def _found_out(entries: Iterable[Entry | PutOff]) -> list[Entry]:
+    """Find out what was put off, in its place among the rest."""
+    found: list[Entry] = []
+    put_off: list[PutOff] = []
+    # A hook of another connection's flush may commit: that is none of the flush's.
+    token = flushing.set(None)
+    try:
+        for entry in entries:
+            if len(entry) == 3:
+                put_off.append(entry)
+            else:
+                found += _changes_of(put_off)
+                found.append(entry)
+                put_off.clear()
+        found += _changes_of(put_off)
+    finally:
+        flushing.reset(token)
+    return found
+
+
+def _changes_of(put_off: Iterable[PutOff]) -> Iterator[Entry]:
+    """Look at each statement once, with all of its keys."""
+    merged: dict[tuple[Writer, Effect, type | None], dict[object, None]] = {}
+    for writer, effect, keys in put_off:
+        # A key of another kind may be one of which less can be said.
+        kind = type(keys[0]) if keys else None
+        merged.setdefault((writer, effect, kind), {}).update(dict.fromkeys(keys))
+    for (writer, effect, _), unique in merged.items():
+        for change in writer.changes_of(effect, tuple(unique)):
+            yield writer.observer, change
 
 
 def follow(dialect: Dialect) -> None:
@@ -130,17 +176,18 @@ def _wrap_all(dialect: Dialect) -> None:
 
 
 def _submit(connection: Any, *_: Any) -> None:
-    tell(_take(connection), connection.info.pop(_ROWS, None))
+    noted, rows = _take(connection.info)
+    tell(_found_out(noted), rows)
 
 
 def _forget(connection: Any, *_: Any) -> None:
-    connection.info.pop(_ROWS, None)
-    _take(connection)
+    _take(connection.info)
 
 
-def _take(connection: Any) -> list[Entry]:
-    found: Ledger[Entry] | None = connection.info.get(_LEDGER)
-    return [] if found is None else found.take()
+def _take(info: dict[str, Any]) -> tuple[list[Entry | PutOff], dict[Observer, Written] | None]:
+    """Return what is noted of a connection that has no transaction any more, and forget it."""
+    found: Ledger[Entry | PutOff] | None = info.get(_LEDGER)
+    return [] if found is None else found.take(), info.pop(_ROWS, None)
 
 
 def note_row(connection: Any, observer: Observer, written: Written) -> None:
@@ -158,17 +205,27 @@ def _wrap_execute(dialect: Dialect) -> None:
     @wraps(do_execute)
     def execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         do_execute(cursor, statement, parameters, context)
-        _executed(cursor, statement, parameters, context)
+        if context is None:
+            return  # the dialect's own
+        # Most statements are known to read only, and most reads are nobody's: as `_executed` has
+        # it, but nothing is called for these.
+        notes = current_notes.get()
+        if notes is not None and notes.scopes is not None:
+            _note_reads(notes, notes.scopes, statement, parameters, context.compiled)
+        if getattr(context.compiled, EFFECT, None) is not NOTHING:
+            _note_writes(cursor, statement, parameters, context)
 
     @wraps(do_executemany)
     def executemany(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         do_executemany(cursor, statement, parameters, context)
-        _executed(cursor, statement, (), context)
+        if context is not None:
+            _executed(cursor, statement, (), context)
 
     @wraps(do_execute_no_params)
     def execute_no_params(cursor: Any, statement: str, context: Any = None) -> None:
         do_execute_no_params(cursor, statement, context)
-        _executed(cursor, statement, (), context)
+        if context is not None:
+            _executed(cursor, statement, (), context)
 
     dialect.do_execute = execute  # type: ignore[method-assign]
     dialect.do_executemany = executemany  # type: ignore[method-assign]
@@ -176,99 +233,72 @@ def _wrap_execute(dialect: Dialect) -> None:
 
 
 def _executed(cursor: Any, statement: str, parameters: Params, context: Any) -> None:
-    if context is None:
-        return  # the dialect's own
     notes = current_notes.get()
     if notes is not None and notes.scopes is not None:
-        with reading_for(notes):
-            _learn_from(context.compiled)
-            notes.note_reads(statement, parameters, known.primary_keys)
-    if writers:
-        _note_writes(cursor, statement, parameters, context)
+        _note_reads(notes, notes.scopes, statement, parameters, context.compiled)
+    _note_writes(cursor, statement, parameters, context)
+
+
+def _note_reads(
+    notes: Notes, scopes: Scopes, statement: str, parameters: Params, compiled: Any
+) -> None:
+    try:
+        notes.note(reading_of(statement, compiled, scopes), parameters)
+    except Exception as error:
+        note_unclear(notes, error)
 
 
 def _note_writes(cursor: Any, statement: str, parameters: Params, context: Any) -> None:
-    flush = flushing.get()
-    if flush is not None and context.compiled in flush.told:
+    # Each statement that writes pays for this, and mostly for calls: so there are few.
+    compiled, under_way, connection = context.compiled, flushing.get(), context.root_connection
+    if not writers or (under_way is not None and compiled in under_way.told):
         return
     try:
-        writes = _writes(cursor, statement, context)
-        if writes and _is_told_by_objects(writes, context):
+        effect: Effect | None = getattr(compiled, EFFECT, None)
+        if effect is None or effect.text is not statement or effect.version != known.version:
+            effect = effect_of(statement, compiled)
+        if effect.is_nothing or (effect.is_counted and found_nothing(cursor)):
             return
-        keys = rows_of(statement, parameters, writes, known.primary_keys)
+        if under_way is not None and _is_told_by_objects(under_way, effect, context):
+            return
+        keys = effect.keys(parameters)
     except Exception:
         logger.exception("what a statement writes was not understood; all pages count as changed")
-        writes, keys = None, ()
-    if writes is None or writes:
-        for writer in writers:
-            writer.wrote(context.root_connection, writes, keys)
+        effect, keys = ANYTHING, ()
+    if (
+        under_way is not None  # what is told of it depends on how far it is
+        or suppressed.get()
+        or not LASTING.issuperset(map(type, keys))
+        or connection._is_autocommit_isolation()
+    ):
+        _note_now(connection, effect, keys)
+        return
+    # What changes is found out after the commit: a rollback has nothing to do, and what is executed
+    # often is looked at once.
+    proxied = connection.connection
+    innermost = (proxied.info.get(_LEDGER) or ledger(proxied)).innermost
+    for writer in writers:
+        innermost.append((writer, effect, keys))
 
 
-def _is_told_by_objects(writes: Sequence[Write], context: Any) -> bool:
+def _note_now(connection: Connection, effect: Effect, keys: Keys) -> None:
+    for writer in writers:
+        if not writer.observer.is_suppressed:
+            note(connection, writer.observer, writer.changes_of(effect, keys))
+
+
+def _is_told_by_objects(under_way: Flush, effect: Effect, context: Any) -> bool:
     """Whether it is a flush that writes, and not one of the app's hooks in it."""
-    flush = flushing.get()
-    if flush is None:
+    if not effect.writes:
         return False
-    if "compiled_cache" in context.execution_options and flush.saves(writes[0].table):
-        flush.told.add(context.compiled)
-        return True
     if "compiled_cache" in context.execution_options:
-        return False
-    flush.related.extend(
-        (context.root_connection, write) for write in writes if flush.relates(write.table)
+        if not under_way.saves(effect.writes[0].table):
+            return False
+        under_way.told.add(context.compiled)
+        return True
+    under_way.related.extend(
+        (context.root_connection, write)
+        for write in effect.writes
+        if under_way.relates(write.table)
     )
     return False
-
-
-def _writes(cursor: Any, statement: str, context: Any) -> Sequence[Write] | None:
-    """Return what a statement wrote; None if it can be anything."""
-    compiled = context.compiled
-    if compiled is None or getattr(compiled, "ctes", None):
-        return writes_of(statement, cursor)
-    if type(compiled.statement) in _SELECTS:
-        return ()
-    if not context.is_crud or _says_more(compiled):
-        return writes_of(statement, cursor)
-    return () if touched_nothing(statement, cursor) else _compiled_writes(compiled, context)
-
-
-# Anything else may be text of the app's, or compiled by it.
-_SELECTS = frozenset({Select, CompoundSelect})
-
-
-def _says_more(compiled: Any) -> bool:
-    """Whether it is INSERT OR REPLACE, or MySQL's UPDATE of several tables."""
-    is_of_several = getattr(compiled.compile_state, "is_multitable", False)
-    return is_of_several or bool(getattr(compiled.statement, "_prefixes", ()))
-
-
-def _compiled_writes(compiled: Any, context: Any) -> Sequence[Write] | None:
-    table = compiled.compile_state.dml_table
-    if not isinstance(table, Table):
-        return writes_of(str(compiled))
-    if table.name == OUTBOX:
-        return ()
-    known.learn(table.metadata)
-    if context.isinsert:
-        # ON CONFLICT, ON DUPLICATE KEY
-        is_upsert = getattr(compiled.statement, "_post_values_clause", None) is not None
-        return _written(table.name, "insert", *(("update",) if is_upsert else ()))
-    return _written(table.name, "update" if context.isupdate else "delete")
-
-
-@lru_cache(maxsize=4096)
-def _written(table: str, *operations: Operation) -> Sequence[Write]:
-    return (Write(table.lower(), frozenset(operations)),)
-
-
-_learnt: WeakSet[Any] = WeakSet()
-
-
-def _learn_from(compiled: Any) -> None:
-    """Take in the tables of a statement that is compiled for the first time."""
-    if compiled is None or compiled.statement is None or compiled in _learnt:
-        return
-    for element in iterate(compiled.statement):
-        if isinstance(element, Table):
-            known.learn(element.metadata)
-    _learnt.add(compiled)  # last: another thread may ask meanwhile

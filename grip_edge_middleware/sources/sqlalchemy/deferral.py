@@ -20,6 +20,10 @@ from grip_edge_middleware.sources.sqlalchemy.connection import note
 _KEY = "grip_edge_deferral"
 
 
+def _innermost(session: Session) -> SessionTransaction | None:
+    return session.get_nested_transaction() or session.get_transaction()
+
+
 @dataclass(slots=True)
 class _Waiting:
     transaction: SessionTransaction | None
@@ -43,16 +47,25 @@ class Deferral:
 
     @classmethod
     def of(cls, session: Session) -> Deferral:
-        """Return that of a session."""
-        deferral: Deferral | None = session.info.get(_KEY)
+        """Return that of a session, which knows what the session has begun."""
+        deferral = cls.find(session)
         if deferral is None:
             deferral = session.info[_KEY] = cls()
+            transaction = _innermost(session)
+            while transaction is not None:
+                for connection, *_ in transaction._connections.values():
+                    deferral._connections[transaction] = connection
+                transaction = transaction.parent
         return deferral
+
+    @classmethod
+    def find(cls, session: Session) -> Deferral | None:
+        """Return that of a session; None for the most, in which nothing waits."""
+        return session.info.get(_KEY)
 
     def add(self, session: Session, observer: Observer, changes: Sequence[Change]) -> None:
         """Tell of the changes when the open transaction is committed, or that which begins next."""
-        transaction = session.get_nested_transaction() or session.get_transaction()
-        self._waiting.append(_Waiting(transaction, observer, changes))
+        self._waiting.append(_Waiting(_innermost(session), observer, changes))
         self._settle()
 
     def begin(self, transaction: SessionTransaction, connection: Connection) -> None:
