@@ -162,6 +162,8 @@ class SharedStore:
         self._claiming = Lock()
         self._agenda = _Agenda()
         self._held: set[str] = set()
+        # Steps of which no answer came, and the keys that they ask for.
+        self._unheard: deque[tuple[Sequence[str], Callable[[Records], object]]] = deque()
         self._overflow = Overflow()
         self._submitting = Lock()
         self._submitted = 0
@@ -186,6 +188,7 @@ class SharedStore:
         if self._is_failing:
             with self._asking():
                 self._shelf.read(())
+        self._make_sure()
         while self._inbox.pending():
             number = self._submitted
             self._bring(self._inbox.claim(self._clock(), limit=1_000, everything=True))
@@ -250,33 +253,72 @@ class SharedStore:
         def claim(records: Records) -> list[Claim]:
             return self._rules.claim(records, keys, now, everything=everything)
 
-        return self._shelf.write(keys, claim)
+        def give_back(records: Records) -> None:
+            for key in keys:
+                if key not in self._held:
+                    self._rules.give_back(records, key, self._shelf.now())
+
+        try:
+            return self._shelf.write(keys, claim)
+        except StoreError:
+            self._unheard.append((keys, give_back))
+            raise
 
     def release(self, claims: Iterable[Claim], now: float) -> None:
         """Forget what was delivered; what came in meanwhile can be claimed now."""
         delivered = [self._to_shared(claim) for claim in claims]
-        if delivered:
-            self._end(delivered, lambda r: self._rules.release(r, delivered, self._shared(now)))
+        if not delivered:
+            return
+
+        def release(records: Records) -> None:
+            self._rules.release(records, delivered, self._shared(now))
+
+        def release_ours(records: Records) -> None:
+            ours = [claim for claim in delivered if self._rules.is_ours(records, claim)]
+            self._rules.release(records, ours, self._shared(now))
+
+        self._end(delivered, release, once_more=release_ours)
 
     def postpone(self, claim: Claim, due: float) -> None:
         """Put a claim back, before what came after it."""
         late = self._to_shared(claim)
-        self._end([late], lambda r: self._rules.postpone(r, late, self._shared(due)))
 
-    def _end(self, claims: Iterable[Claim], step: Callable[[Records], None]) -> None:
-        """Take a step that gives claims back. If it fails, they will be claimed once more."""
+        def postpone(records: Records) -> None:
+            self._rules.postpone(records, late, self._shared(due))
+
+        self._end([late], postpone, once_more=postpone)
+
+    def _end(
+        self,
+        claims: Iterable[Claim],
+        step: Callable[[Records], None],
+        *,
+        once_more: Callable[[Records], None],
+    ) -> None:
+        """Take a step that gives claims back; `once_more` if nobody knows whether it was taken."""
         keys = [claim.topic.name for claim in claims]
+        try:
+            self._write_end(keys, step)
+        except StoreError:
+            self._unheard.append((keys, once_more))
+        self._held -= set(keys)
 
+    def _write_end(self, keys: Sequence[str], step: Callable[[Records], object]) -> None:
         def end(records: Records) -> dict[str, _Own]:
             step(records)
             return _own(records, keys)
 
-        try:
-            with self._asking():
-                self._keep(self._shelf.write(keys, end))
-        except StoreError:
-            logger.debug("%d topics will be sent once more", len(keys))
-        self._held -= set(keys)
+        with self._asking():
+            self._keep(self._shelf.write(keys, end))
+
+    def _make_sure(self) -> None:
+        """Take the steps once more that may not have been taken, or without our knowing.
+
+        Else nobody would claim their topics before the lease ends.
+        """
+        while self._unheard:
+            self._write_end(*self._unheard[0])
+            self._unheard.popleft()
 
     # --- what is pending --------------------------------------------------------------------
 
