@@ -56,7 +56,7 @@ settings = {
     **ORDER["settings"],
     "topics": {
         "counter-{name}": {"routes": ["/counters/<name>"], "models": [Counter], "hold": "stream"},
-        "said-{name}": {"routes": ["/said/<name>"], "hold": "stream", "recovery": None},
+        "said-{name}": {"routes": ["/said/<name>"], "hold": "stream"},
     },
 }
 edge = GripEdge(settings=settings)

@@ -16,6 +16,7 @@ import http.client
 import json
 import os
 import signal as signals
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -112,24 +113,25 @@ class Site:
         """Return what was sent for any topic."""
         return Sent.of(self.server.requests, topic)
 
-    def last_told(self, seen: Sequence[Recorded], name: str) -> int | None:
-        """Return the last value that was published of a counter."""
-        told = Sent.of(seen, f"counter-{name}").published
-        return told[-1].said if told else None
-
     def wait_until_told(
         self, values: Mapping[str, int], *, within_s: float = DEADLINE_S
     ) -> list[Recorded]:
         """Wait until of each of these counters the last value was published last."""
+        wanted = {f"counter-{name}": value for name, value in values.items()}
+        return self.server.wait_for(
+            lambda seen: {**last_told(seen), **wanted} == last_told(seen), within_s=within_s
+        )
 
-        def are_told(seen: list[Recorded]) -> bool:
-            return all(self.last_told(seen, name) == value for name, value in values.items())
+    def values(self) -> dict[str, int]:
+        """Return what is in the database."""
+        with closing(sqlite3.connect(self.folder / "database")) as connection:
+            return dict(connection.execute("SELECT name, value FROM counter"))
 
-        return self.server.wait_for(are_told, within_s=within_s)
 
-    def wait_until_confirmed(self, name: str, times: int = 2) -> None:
-        """Wait until the last change of a counter was confirmed so often."""
-        self.server.wait_for(lambda seen: len(Sent.of(seen, f"counter-{name}").markers) >= times)
+def last_told(seen: Sequence[Recorded]) -> dict[str, Any]:
+    """Return what each topic's last message said, apart from markers."""
+    items = (item for request in seen if request.is_publish for item in request.items)
+    return {i["channel"]: Published.of(i).said for i in items if CONFIRMED not in i["id"]}
 
 
 def kind_of(store: object) -> str:
@@ -328,16 +330,13 @@ class Answered:
 
 
 def create_database(path: Path, names: Sequence[str]) -> None:
-    import sqlite3
-
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS counter (name VARCHAR PRIMARY KEY, value INTEGER NOT NULL)"
-    )
-    connection.executemany("INSERT INTO counter VALUES (?, 0)", [(name,) for name in names])
-    connection.commit()
-    connection.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS counter (name VARCHAR PRIMARY KEY, value INTEGER NOT NULL)"
+        )
+        connection.executemany("INSERT INTO counter VALUES (?, 0)", [(name,) for name in names])
+        connection.commit()
 
 
 # --- load ---------------------------------------------------------------------------------------

@@ -48,7 +48,9 @@ def test_four_workers_send_as_much_as_one(kind: str, store: object, tmp_path: Pa
 
 @pytest.mark.lab
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
-def test_four_workers_send_as_much_as_one_for_longer(kind: str, store: object, tmp_path: Path) -> None:
+def test_four_workers_send_as_much_as_one_for_longer(
+    kind: str, store: object, tmp_path: Path
+) -> None:
     sends_as_much_as_one(kind, store, tmp_path, lasts_s=5)
 
 
