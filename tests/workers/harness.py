@@ -30,8 +30,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from launch import end_with_parent, free_ports, process_tree
+from sqlalchemy import Column, Integer, MetaData, NullPool, String, Table, create_engine
 
 from grip_edge_middleware.grip import CONFIRMED
+from grip_edge_middleware.sources.sqlalchemy import create_outbox
 from tests.recording import DEADLINE_S, Recorded, RecordingServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +66,7 @@ class Site:
 
     def __enter__(self) -> Self:
         self.server.__enter__()
-        create_database(self.folder / "database", [])
+        create_database(self.folder / "database")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,7 +76,9 @@ class Site:
 
     def create(self, *names: str) -> None:
         """Create counters, before anybody looks."""
-        create_database(self.folder / "database", names)
+        with closing(sqlite3.connect(self.folder / "database")) as connection:
+            connection.executemany("INSERT INTO counter VALUES (?, 0)", [(n,) for n in names])
+            connection.commit()
 
     def start(
         self,
@@ -126,6 +130,12 @@ class Site:
         """Return what is in the database."""
         with closing(sqlite3.connect(self.folder / "database")) as connection:
             return dict(connection.execute("SELECT name, value FROM counter"))
+
+    def outbox(self) -> int:
+        """Return how many rows are in the outbox."""
+        with closing(sqlite3.connect(self.folder / "database")) as connection:
+            found: int = connection.execute("SELECT count(*) FROM grip_edge_outbox").fetchone()[0]
+        return found
 
 
 def last_told(seen: Sequence[Recorded]) -> dict[str, Any]:
@@ -195,6 +205,12 @@ class Sent:
         """Whether versions grow, and each follows the one before."""
         pairs = list(zip(self.published, self.published[1:], strict=False))
         return all(int(a.id) < int(b.id) and b.previous == a.id for a, b in pairs)
+
+    @property
+    def said_again(self) -> int:
+        """How many said no more than the one before."""
+        pairs = zip(self.published, self.published[1:], strict=False)
+        return sum(before.said == after.said for before, after in pairs)
 
     @property
     def repeated(self) -> int:
@@ -297,6 +313,10 @@ class Machine:
         """Count a counter up by one."""
         return self.ask(f"/save/{name}")
 
+    def pending(self) -> int:
+        """Return how much its workers have to send, one asked after the other."""
+        return sum(self.ask_of(pid, "/health").said["pending"] for pid in self.pids())
+
     def signal(self, number: signals.Signals) -> None:
         """Signal the server's first process, which sees to the others."""
         self.process.send_signal(number)
@@ -329,14 +349,14 @@ class Answered:
     took_s: float
 
 
-def create_database(path: Path, names: Sequence[str]) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS counter (name VARCHAR PRIMARY KEY, value INTEGER NOT NULL)"
-        )
-        connection.executemany("INSERT INTO counter VALUES (?, 0)", [(name,) for name in names])
-        connection.commit()
+def create_database(path: Path) -> None:
+    metadata = MetaData()
+    create_outbox(metadata)
+    Table("counter", metadata, Column("name", String, primary_key=True), Column("value", Integer))
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    metadata.create_all(engine)
 
 
 # --- load ---------------------------------------------------------------------------------------
