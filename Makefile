@@ -2,6 +2,7 @@
 # make test      linters, types and every test, live ones included
 # make lab       the race laboratory: longer runs on the real edge, and kills; prints its tables
 # make bench     what it costs a transaction that its changes are seen; prints a table
+# make propagation  how changes reach several regions, simulated; prints a table
 # make clean     remove what these made
 #
 # Each sets up what it needs: a virtual environment, and the Debian packages where it may install them.
@@ -10,7 +11,7 @@ PYTHON ?= python3
 APP ?= flask
 BIN := .venv/bin
 
-.PHONY: demo test lab bench lint clean system
+.PHONY: demo test lab bench propagation lint clean system
 
 demo: .venv/.ready system
 	@$(BIN)/python examples/demo.py $(APP)
@@ -24,6 +25,9 @@ lab: .venv/.ready system
 
 bench: .venv/.ready
 	$(BIN)/python -m benchmarks.sources
+
+propagation: .venv/.ready
+	$(BIN)/python -m benchmarks.propagation
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

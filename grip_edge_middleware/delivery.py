@@ -1,8 +1,8 @@
 """How one batch of topics goes out: purge, wait until it is everywhere, render, publish.
 
-A topic is published only after every CDN acknowledged the purge of its keys, unless one has been
-failing for so long that it is waited for no longer. What a target does not acknowledge stays
-missing, for the dispatcher to bring again. Nothing here raises.
+A topic is published to a GRIP proxy only after every CDN that it is behind acknowledged the purge
+of its keys, unless one has been failing for so long that it is waited for no longer. What a target
+does not acknowledge stays missing, for the dispatcher to bring again. Nothing here raises.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from grip_edge_middleware.errors import DeliveryError
+from grip_edge_middleware.lanes import Lanes
 from grip_edge_middleware.messages import Messages, have_something_to_say
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.publisher import Publisher
@@ -23,15 +25,22 @@ from grip_edge_middleware.purgers import Purger
 from grip_edge_middleware.render import TARGET as RENDER
 from grip_edge_middleware.render import Renderer
 from grip_edge_middleware.stores import Claim
-from grip_edge_middleware.targets import Targets, TargetState, jitter
+from grip_edge_middleware.targets import GRACE_S, Ask, Flow, Step, Targets, TargetState, jitter
 from grip_edge_middleware.throttle import retry_in
-from grip_edge_middleware.transport import Transport
 
 logger = logging.getLogger(__name__)
 
 # A route that fails this often in a row is left alone until its topic changes again: its pages are
 # purged, and whoever connects gets what the app answers.
 MAX_RENDERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """CDNs, the nearest to the app first, and the GRIP proxies that are behind all of them."""
+
+    purgers: tuple[Purger, ...] = ()
+    publishers: tuple[Publisher, ...] = ()
 
 
 @dataclass(slots=True)
@@ -41,23 +50,38 @@ class Parcel:
     claim: Claim
     missing: set[str]
     retry_at: float | None = None
+    items: list[dict[str, Any]] | None = None
+    """What is published, once it is rendered."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    parcels: list[Parcel]
+    render_until: float | None = None
+    """Counted from when the first is rendered."""
+
+
+_Steps = Generator[Step, DeliveryError | None, None]
 
 
 class Delivery:
     """Purges and publishes claims.
 
-    Purgers are asked in the order given, the tier nearest to the app first, so that an outer tier
-    cannot refill from an inner one that is not purged yet. `render_budget_s` is how long the routes
-    of one batch may take together, `purge_deadline_s` for how long a failing CDN holds back what is
-    published. `clock` is monotonic; `pause` waits for a purge to settle.
+    The purgers of the `trunk` are asked in order, the tier nearest to the app first, so that an
+    outer tier cannot refill from an inner one that is not purged yet. The `regions` are behind it:
+    each purges its own and then publishes to its own, whatever becomes of the others.
+
+    `render_budget_s` is how long the routes of one batch may take together, `purge_deadline_s` for
+    how long a failing CDN holds back what is published. `clock` is monotonic; `pause` waits for a
+    purge to settle.
     """
 
     def __init__(
         self,
         *,
-        transport: Transport,
-        purgers: Sequence[Purger],
-        publishers: Sequence[Publisher],
+        lanes: Lanes,
+        trunk: Region,
+        regions: Sequence[Region] = (),
         renderer: Renderer,
         metrics: Metrics,
         render_budget_s: float = 5.0,
@@ -66,46 +90,71 @@ class Delivery:
         wall_clock: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._purgers = tuple(purgers)
-        self._publishers = tuple(publishers)
+        self._trunk = trunk
+        self._regions = tuple(regions)
         self._messages = Messages(renderer, metrics)
         self._metrics = metrics
         self._render_budget_s = render_budget_s
         self._purge_deadline_s = purge_deadline_s
         self._clock = clock
         self._wall_clock = wall_clock
-        self._pause = pause
+        everywhere = (trunk, *self._regions)
+        purgers = [purger for region in everywhere for purger in region.purgers]
+        publishers = [publisher for region in everywhere for publisher in region.publishers]
         self._cdns = frozenset(purger.name for purger in purgers)
-        self._settle_s = max((purger.settle_s for purger in purgers), default=0.0)
+        self._before: dict[str, tuple[Purger, ...]] = {}
+        for region in everywhere:
+            for name, cdns in self._cdns_before(region):
+                self._before.setdefault(name, cdns)
         self.targets = Targets(
-            [*self._purgers, *self._publishers], transport=transport, metrics=metrics, clock=clock
+            [*purgers, *publishers], lanes=lanes, metrics=metrics, clock=clock, pause=pause
         )
 
+    def _cdns_before(self, region: Region) -> Iterator[tuple[str, tuple[Purger, ...]]]:
+        """Yield each of its targets with the CDNs that it is behind."""
+        tiers = self._tiers(region)
+        for position, purger in enumerate(tiers):
+            yield purger.name, tiers[:position]
+        for publisher in region.publishers:
+            yield publisher.name, tiers
+
+    def _tiers(self, region: Region) -> tuple[Purger, ...]:
+        is_trunk = region is self._trunk
+        return region.purgers if is_trunk else self._trunk.purgers + region.purgers
+
     def held_until(self, now: float) -> float | None:
-        """Return until when a resting CDN holds back whatever is published, None if none does."""
+        """Return until when a CDN that cannot be asked holds back whatever is published.
+
+        None if none does. One of a region holds back what is published there only.
+        """
+        self.targets.note_late_answers()
         held = (
-            min(state.retry_at, self._overdue_at(state))
-            for state in self._cdn_states()
-            if state.is_resting(now)
+            min(free_at, self._overdue_at(self.targets.states[name]))
+            for name, free_at in self._unfree_trunk()
         )
         return max((at for at in held if at > now), default=None)
 
     def resting_until(self, now: float) -> float | None:
-        """Return when the last resting CDN is asked again, None if none rests.
+        """Return when the last CDN that cannot be asked is asked again, None if all can be.
 
-        Until then there is no use in purging.
+        Until then there is no use in purging. A CDN of a region keeps nobody from it.
         """
-        resting = (s.retry_at for s in self._cdn_states() if s.is_resting(now))
-        return max(resting, default=None)
+        return max((at for _, at in self._unfree_trunk() if at > now), default=None)
 
-    def deliver(self, claims: Iterable[Claim]) -> list[Parcel]:
-        """Bring each claim to the targets that miss it; return what came of each."""
+    def _unfree_trunk(self) -> Iterator[tuple[str, float]]:
+        for purger in self._trunk.purgers:
+            if (free_at := self.targets.free_at(purger.name)) is not None:
+                yield purger.name, free_at
+
+    def deliver(self, claims: Iterable[Claim], *, grace_s: float = GRACE_S) -> list[Parcel]:
+        """Bring each claim to the targets that miss it; return what came of each.
+
+        Who has not answered `grace_s` after the others misses it still, and is asked nothing else
+        until then.
+        """
+        self.targets.note_late_answers()
         parcels = [Parcel(claim, self._missing(claim)) for claim in claims]
-        self._purge(parcels)
-        publishable = [parcel for parcel in parcels if self._is_publishable(parcel)]
-        if self._settle_s and any(parcel.claim.publications for parcel in publishable):
-            self._pause(self._settle_s)
-        self._publish(publishable)
+        self.targets.run([self._send(self._trunk, _Batch(parcels))], grace_s=grace_s)
         for parcel in parcels:
             if parcel.missing:
                 self._put_off(parcel)
@@ -133,25 +182,34 @@ class Delivery:
                 yield claim, parcel.retry_at
 
     def _cdn_states(self) -> Iterator[TargetState]:
-        return (self.targets.states[purger.name] for purger in self._purgers)
+        return (self.targets.states[name] for name in self._cdns)
 
     def _missing(self, claim: Claim) -> set[str]:
-        return set(self.targets.states if claim.missing is None else claim.missing)
+        name = claim.topic.name
+        if claim.missing is None:
+            self.targets.forget(name)
+            return set(self.targets.states)
+        return set(claim.missing) - self.targets.acknowledged_late(name, _mark(claim))
 
-    def _is_publishable(self, parcel: Parcel) -> bool:
-        """Whether it is purged, or the CDN that holds it up is waited for no longer.
+    def _overdue_at(self, state: TargetState) -> float:
+        """Return when a failing CDN is waited for no longer; infinite if it does not fail."""
+        return state.failing_since + self._purge_deadline_s if state.failures else math.inf
+
+    def _obstacle(self, parcel: Parcel, target: str) -> str | None:
+        """Return the CDN that must be purged before the target is asked, None if all are.
 
         The CDNs after that one are purged later because of it alone.
         """
-        unpurged = next((p.name for p in self._purgers if p.name in parcel.missing), None)
-        if unpurged is None:
-            return True
-        state = self.targets.states[unpurged]
-        is_overdue = state.failures > 0 and self._clock() >= self._overdue_at(state)
-        return is_overdue and not parcel.claim.is_only_purged
+        unpurged = (cdn.name for cdn in self._before[target] if cdn.name in parcel.missing)
+        return next(unpurged, None)
 
-    def _overdue_at(self, state: TargetState) -> float:
-        return state.failing_since + self._purge_deadline_s
+    def _is_publishable(self, parcel: Parcel, publisher: Publisher) -> bool:
+        """Whether it is purged, or the CDN that holds it up is waited for no longer."""
+        obstacle = self._obstacle(parcel, publisher.name)
+        if obstacle is None:
+            return True
+        is_overdue = self._clock() >= self._overdue_at(self.targets.states[obstacle])
+        return is_overdue and not parcel.claim.is_only_purged
 
     def _put_off(self, parcel: Parcel) -> None:
         if parcel.missing <= self._cdns and not parcel.claim.is_only_purged:
@@ -161,106 +219,145 @@ class Delivery:
 
     def _next_try(self, parcel: Parcel) -> float:
         """Return when a target that the parcel misses is asked again, or waited for no longer."""
-        now = self._clock()
-        times = [s.retry_at for n in parcel.missing if (s := self.targets.states[n]).failures]
-        if not parcel.claim.is_only_purged:
-            overdue = (self._overdue_at(s) for s in self._cdn_states() if s.failures)
-            times += [at for at in overdue if at > now]
-        return max(now, min(times, default=0.0))
+        return min(self._next_try_at(target, parcel) for target in parcel.missing)
+
+    def _next_try_at(self, target: str, parcel: Parcel) -> float:
+        obstacle = self._obstacle(parcel, target)
+        if obstacle is None:
+            return self._free_at(target)
+        is_purge = target in self._cdns or parcel.claim.is_only_purged
+        overdue_at = math.inf if is_purge else self._overdue_at(self.targets.states[obstacle])
+        if overdue_at <= self._clock():
+            return self._free_at(target)
+        return min(self._free_at(obstacle), overdue_at)
+
+    def _free_at(self, target: str) -> float:
+        free_at = self.targets.free_at(target)
+        return self._clock() if free_at is None else free_at
+
+    # --- a batch ----------------------------------------------------------------------------
+
+    def _send(self, region: Region, batch: _Batch) -> Flow:
+        """Purge what a region has, tier by tier, and go on to what is behind it."""
+        for purger in region.purgers:
+            yield from self._purge(purger, batch.parcels)
+        # The proxies of a region are all behind the same CDNs.
+        publishable = [
+            parcel
+            for parcel in batch.parcels
+            if region.publishers and self._is_publishable(parcel, region.publishers[0])
+        ]
+        if any(parcel.claim.publications for parcel in publishable):
+            yield from self._settle(self._tiers(region))
+        for parcel in publishable:
+            if not have_something_to_say(parcel.claim):
+                parcel.missing &= self._cdns
+        following = [self._publish(p, batch, publishable) for p in region.publishers]
+        if region is self._trunk:
+            following += [self._send(behind, batch) for behind in self._regions]
+        return following
+
+    def _settle(self, purgers: Iterable[Purger]) -> _Steps:
+        """Wait until what these CDNs have acknowledged is purged everywhere."""
+        states = self.targets.states
+        until = (states[p.name].acknowledged_at + p.settle_s for p in purgers)
+        settled_at = max(until, default=-math.inf)
+        if settled_at > self._clock():
+            yield settled_at
 
     # --- purge ------------------------------------------------------------------------------
 
-    def _purge(self, parcels: list[Parcel]) -> None:
-        for purger in self._purgers:
-            wanting = [parcel for parcel in parcels if purger.name in parcel.missing]
-            purged = self._purge_keys(
-                purger, dict.fromkeys(k for p in wanting for k in p.claim.keys)
-            )
-            for parcel in wanting:
-                if purged.issuperset(parcel.claim.keys):
-                    parcel.missing.discard(purger.name)
-            if any(purger.name in parcel.missing for parcel in wanting):
-                # An outer tier would refill from this one.
-                return
-
-    def _purge_keys(self, purger: Purger, keys: Iterable[str]) -> set[str]:
+    def _purge(self, purger: Purger, parcels: Iterable[Parcel]) -> _Steps:
+        wanting = [
+            parcel
+            for parcel in parcels
+            # An outer tier would refill from an inner one.
+            if purger.name in parcel.missing and self._obstacle(parcel, purger.name) is None
+        ]
+        if not wanting or not self.targets.is_free(purger):
+            return
+        yield from self._settle(self._before[purger.name])
         purged: set[str] = set()
-        if self.targets.is_resting(purger):
-            return purged
-        for batch in purger.batches(keys):
-            if self.targets.ask(purger, batch.request) is not None:
-                break
+        for batch in purger.batches(dict.fromkeys(k for p in wanting for k in p.claim.keys)):
             purged.update(batch.keys)
-            self._metrics.count("purges", target=purger.name)
-            self._metrics.count("purged_keys", len(batch.keys), target=purger.name)
-        return purged
+            done = [parcel for parcel in wanting if purged.issuperset(parcel.claim.keys)]
+            counts = {"purges": 1, "purged_keys": len(batch.keys)}
+            ask = Ask(purger, batch.request, counts=counts, covers=_covered(done))
+            if (yield ask) is not None:
+                return
+            for parcel in done:
+                parcel.missing.discard(purger.name)
+            wanting = [parcel for parcel in wanting if purger.name in parcel.missing]
 
     # --- publish ----------------------------------------------------------------------------
 
-    def _publish(self, parcels: list[Parcel]) -> None:
-        awake = [p for p in self._publishers if not self.targets.is_resting(p)]
-        ready = self._ready(parcels, {publisher.name for publisher in awake})
-        for publisher in awake:
-            wanting = [(p, items) for p, items in ready if publisher.name in p.missing]
-            left = self._publish_items(publisher, [item for _, own in wanting for item in own])
-            for parcel, _ in wanting:
-                if parcel.claim.topic.name not in left:
-                    parcel.missing.discard(publisher.name)
-            self._recover(publisher, parcels)
+    def _publish(self, publisher: Publisher, batch: _Batch, parcels: Sequence[Parcel]) -> Flow:
+        wanting = [parcel for parcel in parcels if publisher.name in parcel.missing]
+        if self.targets.is_free(publisher):
+            yield from self._publish_items(publisher, self._ready(batch, wanting))
+        if self.targets.is_free(publisher):
+            yield from self._recover(publisher, wanting)
+        return ()
 
-    def _recover(self, publisher: Publisher, parcels: list[Parcel]) -> None:
+    def _recover(self, publisher: Publisher, parcels: Iterable[Parcel]) -> _Steps:
         """Have the proxy ask for all clients what they missed of topics that nobody can name."""
-        wanting = [p for p in parcels if p.claim.is_escalated and publisher.name in p.missing]
+        wanting = [parcel for parcel in parcels if parcel.claim.is_escalated]
         if not wanting:
             return
         request = publisher.recovery(now=self._wall_clock())
-        error = self.targets.ask(publisher, request, check=publisher.check_recovery)
+        error = yield Ask(
+            publisher, request, check=publisher.check_recovery, covers=_covered(wanting)
+        )
         if error is not None and error.is_final:
             logger.warning("%s; its clients stay behind until their topics change again", error)
         if error is None or error.is_final:
             for parcel in wanting:
                 parcel.missing.discard(publisher.name)
 
-    def _ready(
-        self, parcels: list[Parcel], awake: set[str]
-    ) -> list[tuple[Parcel, list[dict[str, Any]]]]:
-        """Return what can be published now to one of these targets.
+    def _ready(self, batch: _Batch, parcels: Iterable[Parcel]) -> list[Parcel]:
+        """Return those of the parcels that can be published now.
 
         Rendering ends when its time is up: the purges of the next turn must not wait for a slow
         route. What is left then is first in the next turn.
         """
-        ready = []
-        deadline = self._clock() + self._render_budget_s
+        if batch.render_until is None:
+            batch.render_until = self._clock() + self._render_budget_s
         for parcel in parcels:
-            if not have_something_to_say(parcel.claim):
-                parcel.missing &= self._cdns
-            elif parcel.claim.is_escalated or not parcel.missing & awake:
+            is_to_come = parcel.items is None and parcel.retry_at is None
+            if parcel.claim.is_escalated or not is_to_come:
                 continue
-            elif self._clock() > deadline:
+            if self._clock() > batch.render_until:
                 parcel.retry_at = self._clock()
-            elif (items := self._items(parcel)) is not None:
-                ready.append((parcel, items))
-        return ready
+            else:
+                parcel.items = self._items(parcel)
+        return [parcel for parcel in parcels if parcel.items is not None]
 
-    def _publish_items(self, publisher: Publisher, items: list[dict[str, Any]]) -> set[str]:
-        """Return the channels with items that were not acknowledged, to be published again."""
+    def _publish_items(self, publisher: Publisher, parcels: Iterable[Parcel]) -> _Steps:
+        """Publish in order; what is not acknowledged stays missing."""
         now = self._wall_clock()
+        wanting = {parcel.claim.topic.name: parcel for parcel in parcels}
+        items = [item for parcel in wanting.values() for item in parcel.items or ()]
         batches = deque(publisher.batches(items, now=now))
         while batches:
-            error = self.targets.ask(publisher, batches[0].request)
+            batch = batches[0]
+            later = {channel for b in islice(batches, 1, None) for channel in b.channels}
+            counts = {"publishes": 1, "published": len(batch.items)}
+            covers = _covered(wanting[name] for name in {*batch.channels} - later)
+            error = yield Ask(publisher, batch.request, counts=counts, covers=covers)
             if error is not None and not error.is_final:
                 break
-            batch = batches.popleft()
+            batches.popleft()
             if error is None:
-                self._metrics.count("publishes", target=publisher.name)
-                self._metrics.count("published", len(batch.items), target=publisher.name)
-            elif len(batch.items) == 1:
+                continue
+            if len(batch.items) == 1:
                 self._give_up(batch.channels[0], error)
             else:
                 # One bad item has the whole request refused, so each goes by itself, in order.
                 single = [b for item in batch.items for b in publisher.batches([item], now=now)]
                 batches.extendleft(reversed(single))
-        return {channel for batch in batches for channel in batch.channels}
+        left = {channel for batch in batches for channel in batch.channels}
+        for name in wanting.keys() - left:
+            wanting[name].missing.discard(publisher.name)
 
     def _items(self, parcel: Parcel) -> list[dict[str, Any]] | None:
         """Return what to publish, oldest first; None if that has to wait."""
@@ -287,3 +384,13 @@ class Delivery:
     def _give_up(self, channel: str, error: DeliveryError) -> None:
         self._metrics.count("given_up", target=error.target)
         logger.error("%s is not published for this change: %s", channel, error)
+
+
+def _covered(parcels: Iterable[Parcel]) -> dict[str, Hashable]:
+    return {parcel.claim.topic.name: _mark(parcel.claim) for parcel in parcels}
+
+
+def _mark(claim: Claim) -> Hashable:
+    """Return what tells a claim from others of its topic, of before or after."""
+    versions = tuple(publication.version for publication in claim.publications)
+    return versions, claim.confirmations, claim.published_at, claim.since

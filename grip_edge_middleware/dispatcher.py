@@ -18,6 +18,7 @@ from grip_edge_middleware.errors import StoreError
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.process import attach_to_process
 from grip_edge_middleware.stores import Claim, Store
+from grip_edge_middleware.targets import GRACE_S
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +111,9 @@ class Dispatcher:
                 *overflow,
             )
 
-    def _deliver(self, claims: list[Claim], now: float) -> None:
+    def _deliver(self, claims: list[Claim], now: float, *, grace_s: float = GRACE_S) -> None:
         try:
-            parcels = self._delivery.deliver(claims)
+            parcels = self._delivery.deliver(claims, grace_s=grace_s)
         except BaseException:
             # A fault of ours. No claim may be lost with it.
             for claim in claims:
@@ -163,20 +164,21 @@ class Dispatcher:
         self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.0, deadline - self._clock()))
-        self._confirm_now()
+        self._confirm_now(max(GRACE_S, deadline - self._clock()))
         if pending := self._store.pending():
             logger.error("%d topics were not delivered before the end", pending)
         self._delivery.targets.close()
         self._store.close()
 
-    def _confirm_now(self) -> None:
+    def _confirm_now(self, grace_s: float) -> None:
         """Send the confirmations early, for nobody will send them later."""
         if not self._store.is_local:
             return  # another process will, or the next one
         if self._delivery.resting_until(self._clock()) is not None:
             return
         try:
-            self._deliver(self._store.claim(math.inf, limit=CLAIM_LIMIT), self._clock())
+            claims = self._store.claim(math.inf, limit=CLAIM_LIMIT)
+            self._deliver(claims, self._clock(), grace_s=grace_s)
         except Exception:
             logger.exception("the last purges could not be confirmed")
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from grip_edge_middleware import sources
 from grip_edge_middleware.changes import Change, Data, encode
-from grip_edge_middleware.delivery import Delivery
+from grip_edge_middleware.delivery import Delivery, Region
 from grip_edge_middleware.dispatcher import Dispatcher
 from grip_edge_middleware.errors import DeliveryError, Mistake, SettingsError, TopicError
 from grip_edge_middleware.http import Response
+from grip_edge_middleware.lanes import InlineLanes, Lanes, ThreadLanes
 from grip_edge_middleware.metrics import Counts
 from grip_edge_middleware.middleware import flask
 from grip_edge_middleware.middleware.asgi import ASGIMiddleware
@@ -35,13 +36,20 @@ from grip_edge_middleware.render import (
     WSGIRenderer,
     is_rendering,
 )
-from grip_edge_middleware.settings import Fastly, Settings, StoreSettings, TopicSettings, Varnish
+from grip_edge_middleware.settings import (
+    Fastly,
+    RegionSettings,
+    Settings,
+    StoreSettings,
+    TopicSettings,
+    Varnish,
+)
 from grip_edge_middleware.stores.codec import Codec
 from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.stores.records import Shelf
 from grip_edge_middleware.stores.shared import SharedStore
 from grip_edge_middleware.topics import Topic, escape_key
-from grip_edge_middleware.transport import HttpTransport
+from grip_edge_middleware.transport import HttpTransport, Transport
 from grip_edge_middleware.types import (
     ASGIApp,
     Receive,
@@ -276,9 +284,9 @@ class _Parts:
         transport = HttpTransport(timeout_s=settings.timeout)
         self.renderer = _AppRenderer(settings, transport)
         self.delivery = Delivery(
-            transport=transport,
-            purgers=[_purger(cdn) for cdn in settings.cdns],
-            publishers=[Publisher(proxy) for proxy in settings.proxies],
+            lanes=_lanes(settings, transport),
+            trunk=_region(settings.trunk),
+            regions=[_region(region) for region in settings.regions],
             renderer=self.renderer,
             metrics=self.metrics,
             render_budget_s=settings.timeout,
@@ -378,10 +386,23 @@ def _name(found: object) -> str:
     return f"an instance of {type(found).__module__}.{type(found).__qualname__}"
 
 
-def _purger(cdn: Varnish | Fastly) -> Purger:
+def _lanes(settings: Settings, transport: Transport) -> Lanes:
+    """One target holds up nobody but itself."""
+    has_several = len(settings.cdns) + len(settings.proxies) > 1
+    return ThreadLanes(transport) if has_several else InlineLanes(transport)
+
+
+def _region(region: RegionSettings) -> Region:
+    return Region(
+        tuple(_purger(cdn, region.name) for cdn in region.cdns),
+        tuple(Publisher(proxy, region=region.name) for proxy in region.proxies),
+    )
+
+
+def _purger(cdn: Varnish | Fastly, region: str) -> Purger:
     if isinstance(cdn, Varnish):
-        return VarnishPurger(cdn.url, soft=cdn.soft)
-    return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft)
+        return VarnishPurger(cdn.url, soft=cdn.soft, region=region)
+    return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft, region=region)
 
 
 def _store(settings: Settings) -> MemoryStore | SharedStore:

@@ -40,10 +40,10 @@ class PublishBatch:
 
 
 class Publisher:
-    """One GRIP proxy."""
+    """One GRIP proxy. Its name begins with its region's."""
 
-    def __init__(self, proxy: Proxy) -> None:
-        self.name = f"grip {proxy.control_uri}"
+    def __init__(self, proxy: Proxy, *, region: str = "") -> None:
+        self.name = f"{region} grip {proxy.control_uri}".lstrip()
         self._proxy = proxy
         # Fastly wants the trailing slash, Pushpin takes it.
         self._url = f"{proxy.control_uri}/publish/"

@@ -149,6 +149,15 @@ class Fastly:
 
 
 @dataclass(frozen=True, slots=True)
+class RegionSettings:
+    """Its CDNs, the nearest to the app first, and the GRIP proxies behind them."""
+
+    name: str
+    cdns: tuple[Varnish | Fastly, ...] = ()
+    proxies: tuple[Proxy, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxSettings:
     """For how many seconds a row is left to its process, and whose rows are taken."""
 
@@ -175,8 +184,9 @@ class Settings:
     topics: tuple[TopicSettings, ...]
     throttle: float
     """Of what no topic declares."""
-    proxies: tuple[Proxy, ...]
-    cdns: tuple[Varnish | Fastly, ...]
+    trunk: RegionSettings
+    """What is in no region: `cdn` and `grip_url`."""
+    regions: tuple[RegionSettings, ...]
     origin: str | None
     timeout: float
     flush_timeout: float
@@ -193,6 +203,16 @@ class Settings:
     """None for the memory of each process."""
     is_external: bool
     """Whether another process sends what this one submits."""
+
+    @property
+    def proxies(self) -> tuple[Proxy, ...]:
+        """The GRIP proxies everywhere."""
+        return sum((region.proxies for region in self.regions), self.trunk.proxies)
+
+    @property
+    def cdns(self) -> tuple[Varnish | Fastly, ...]:
+        """The CDNs everywhere."""
+        return sum((region.cdns for region in self.regions), self.trunk.cdns)
 
     @property
     def tags_rows(self) -> bool:
@@ -252,7 +272,7 @@ _GLOBAL_DEFAULTS: Mapping[str, Any] = {
     "purge_deadline": 10.0,
     "outbox": None,
 }
-_GLOBAL_ONLY = ("topics", "grip_url", "cdn", "secret", "store", "dispatch")
+_GLOBAL_ONLY = ("topics", "grip_url", "cdn", "regions", "secret", "store", "dispatch")
 
 
 class _Wrong(Exception):  # noqa: N818 - never leaves this file
@@ -268,6 +288,7 @@ class _Reader:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
         self.mistakes: list[Mistake] = []
+        self.is_in_region = False
 
     def settings(self, found: object) -> Settings | None:
         if not isinstance(found, Mapping):
@@ -279,16 +300,19 @@ class _Reader:
         shared = self.values("", found, {**_ROUTE_DEFAULTS, **_TOPIC_DEFAULTS})
         own = self.values("", found, _GLOBAL_DEFAULTS)
         topics = self.topics(found.get("topics"), shared)
+        regions = self.regions(found.get("regions"))
+        is_published = any(region.proxies for region in regions)
         is_held = any(topic.held_routes for topic in topics)
-        proxies = self.proxies(found, is_held=is_held)
-        self.check_private(topics, proxies)
+        proxies = self.proxies(found, is_needed=is_held and not is_published)
+        trunk, *regions = self.keyed([RegionSettings("", (), proxies), *regions])
+        self.check_private(topics, [p for region in (trunk, *regions) for p in region.proxies])
         if own["confirm_after"] == () and any(topic.refetch for topic in topics):
             self.wrong("refetch", "nothing is sent again with confirm_after 0", "leave out one")
         return Settings(
             topics=topics,
             throttle=shared["throttle"],
-            proxies=proxies,
-            cdns=self.cdns(found.get("cdn")),
+            trunk=replace(trunk, cdns=self.cdns("cdn", found.get("cdn"))),
+            regions=tuple(regions),
             secret=self.secret(found, topics),
             store=self.store(found),
             is_external=self.is_external(found),
@@ -482,29 +506,67 @@ class _Reader:
                         _nearest(name, topic.template.params),
                     )
 
-    def proxies(self, found: Mapping[Any, Any], *, is_held: bool) -> tuple[Proxy, ...]:
+    def proxies(self, found: Mapping[Any, Any], *, is_needed: bool) -> tuple[Proxy, ...]:
         if "grip_url" in found:
-            path, urls = "grip_url", found["grip_url"]
-        else:
-            path, urls = "GRIP_URL (environment)", self.environ.get("GRIP_URL")
-            if urls is None and is_held:
-                self.wrong(
-                    "grip_url",
-                    "missing, and a topic has a hold, so nobody would get what is published",
-                    'set it or GRIP_URL, as in "http://localhost:5561"; None publishes nowhere',
-                )
+            return self.grip_urls("grip_url", found["grip_url"])
+        urls = self.environ.get("GRIP_URL")
+        if urls is None and is_needed:
+            self.wrong(
+                "grip_url",
+                "missing, and a topic has a hold, so nobody would get what is published",
+                'set it or GRIP_URL, as in "http://localhost:5561"; None publishes nowhere',
+            )
+        return self.grip_urls("GRIP_URL (environment)", urls)
+
+    def grip_urls(self, path: str, urls: object) -> tuple[Proxy, ...]:
         if isinstance(urls, str):
             urls = re.split(r"[\s,]+", urls.strip())
-        proxies = self.many(path, urls if urls is not None else (), _proxy)
+        return self.many(path, urls if urls is not None else (), _proxy)
+
+    def keyed(self, regions: list[RegionSettings]) -> list[RegionSettings]:
+        """Return the regions; whichever proxy has no key of its own has the environment's."""
         verify_key = self.environ.get("GRIP_VERIFY_KEY")
         if verify_key is None:
-            return proxies
-        path, read = "GRIP_VERIFY_KEY (environment)", partial(_with_verify_key, proxies)
-        return self.attempt(path, read, verify_key) or ()
+            return regions
 
-    def cdns(self, found: object) -> tuple[Varnish | Fastly, ...]:
+        def read(key: str) -> list[RegionSettings]:
+            return [replace(r, proxies=_with_verify_key(r.proxies, key)) for r in regions]
+
+        return self.attempt("GRIP_VERIFY_KEY (environment)", read, verify_key) or regions
+
+    def regions(self, found: object) -> list[RegionSettings]:
+        if found is None:
+            return []
+        if not isinstance(found, Mapping):
+            # Not repeated: it may be a URL with a key.
+            hint = 'for example {"eu": {"cdn": "varnish://eu:6081", "grip_url": "http://eu:5561"}}'
+            self.wrong("regions", f"expected a dict of regions, got {_kind(found)}", hint)
+            return []
+        # What the environment says is for what is in no region.
+        reader = _Reader({})
+        reader.is_in_region = True
+        reader.mistakes = self.mistakes
+        regions = [reader.region(name, entry) for name, entry in found.items()]
+        return [region for region in regions if region is not None]
+
+    def region(self, name: object, found: object) -> RegionSettings | None:
+        is_url = isinstance(name, str) and "://" in name
+        path = f"regions[{_show(_without_secrets(name) if is_url else name)}]"
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name, re.ASCII):
+            self.wrong(path, "expected a name of letters, digits, - and _")
+            return None
+        if not isinstance(found, Mapping):
+            self.wrong(path, f'expected {{"cdn": ..., "grip_url": ...}}, got {_kind(found)}')
+            return None
+        self.names(path, found, ("cdn", "grip_url"))
+        if found.get("cdn") is None and found.get("grip_url") is None:
+            self.wrong(path, "has neither cdn nor grip_url", "give it one, or leave it out")
+        cdns = self.cdns(f"{path}.cdn", found.get("cdn"))
+        return RegionSettings(name, cdns, self.grip_urls(f"{path}.grip_url", found.get("grip_url")))
+
+    def cdns(self, path: str, found: object) -> tuple[Varnish | Fastly, ...]:
         entries = found if isinstance(found, list | tuple) else [] if found is None else [found]
-        return self.many("cdn", entries, self.cdn)
+        return self.many(path, entries, self.cdn)
 
     def cdn(self, path: str, found: object) -> Varnish | Fastly | None:
         kind, options = _cdn(found)
@@ -538,7 +600,10 @@ class _Reader:
             return value
         # What was found is not repeated: it may be most of a secret.
         problem = "expected printable ASCII without spaces" if value else "missing"
-        self.wrong(f"{path}.{name}", problem, f"set it or {variable} in the environment")
+        hint = f"set it or {variable} in the environment"
+        if self.is_in_region:
+            hint = f"set it; {variable} in the environment is for the cdn in no region"
+        self.wrong(f"{path}.{name}", problem, hint)
         return None
 
     def names(self, path: str, found: Mapping[Any, Any], known: Iterable[str]) -> None:

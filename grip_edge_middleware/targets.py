@@ -1,27 +1,39 @@
-"""Who is told of changes: asks one target one thing, and remembers how each of them fares.
+"""Who is told of changes: asks all at the same time, and remembers how each of them fares.
 
 A target that refuses rests for a while, longer each time; the first refusal and the return are
-logged, nothing in between. Nothing here raises.
+logged, nothing in between. One that does not answer holds up nobody else. Nothing here raises.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.lanes import Lanes, Outcome
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.throttle import retry_in
-from grip_edge_middleware.transport import Transport, retry_after_s
+from grip_edge_middleware.transport import retry_after_s
 
 logger = logging.getLogger(__name__)
 
 # About a second of refusals.
 DOWN_AFTER = 4
+# For how long a target that says nothing holds up what the others are sent next.
+GRACE_S = 0.05
+# How soon it is looked whether one has answered that is not waited for: a quarter of the time that
+# it has taken so far, so that a far target is hardly slowed down and a hanging one costs nothing.
+FIRST_LOOK_S = 0.01
+LAST_LOOK_S = 1.0
+# Topics whose late acknowledgement is remembered for each target. What is forgotten is sent again.
+MAX_LATE = 10_000
 
 
 class Target(Protocol):
@@ -43,6 +55,7 @@ class TargetState:
     failing_since: float = 0.0
     retry_at: float = 0.0
     error: str = ""
+    acknowledged_at: float = -math.inf
 
     @property
     def state(self) -> Literal["ok", "failing", "down"]:
@@ -66,52 +79,159 @@ class TargetState:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request to one target.
+
+    `check` judges the response instead of the target's own. `counts` are added to the metrics when
+    it is acknowledged; then `covers`, by their names, are done.
+    """
+
+    target: Target
+    request: Request
+    check: Callable[[Response], None] | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    covers: dict[str, Hashable] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """What a target has not answered yet."""
+
+    ask: Ask
+    since: float
+
+
+Step = Ask | float
+"""What a flow waits for: an answer, or a time."""
+Flow = Generator[Step, DeliveryError | None, Iterable["Flow"]]
+"""Goes on with None if the target acknowledged, else with the reason; returns what comes then."""
+
+
 class Targets:
-    """All targets, by name. `clock` is monotonic."""
+    """All targets, by name. `clock` is monotonic; `pause` waits while nothing is under way."""
 
     def __init__(
         self,
         targets: Iterable[Target],
         *,
-        transport: Transport,
+        lanes: Lanes,
         metrics: Metrics,
         clock: Callable[[], float],
+        pause: Callable[[float], None],
     ) -> None:
         self._names = [target.name for target in targets]
-        self._transport = transport
+        self._lanes = lanes
         self._metrics = metrics
         self._clock = clock
-        self.after_fork()
+        self._pause = pause
+        self._start_anew()
 
     def after_fork(self) -> None:
         """Forget what failed: in a child that sends nothing, nothing would say that it is over."""
+        self._lanes.after_fork()
+        self._start_anew()
+
+    def _start_anew(self) -> None:
         self.states = {name: TargetState() for name in self._names}
+        self._is_used = threading.Lock()
+        self._under_way: dict[str, UnderWay] = {}
+        self._look_at = dict.fromkeys(self._names, -math.inf)
+        self._late: dict[str, dict[str, Hashable]] = {name: {} for name in self._names}
 
-    def is_resting(self, target: Target) -> bool:
-        """Whether there is no use in asking it now."""
-        return self.states[target.name].is_resting(self._clock())
+    # --- asking -----------------------------------------------------------------------------
 
-    def ask(
-        self,
-        target: Target,
-        request: Request,
-        *,
-        check: Callable[[Response], None] | None = None,
-    ) -> DeliveryError | None:
-        """Send the request; return None if the target acknowledged it, else why not.
+    def run(self, flows: Iterable[Flow], *, grace_s: float = GRACE_S) -> None:
+        """Let the flows go on at the same time, until each has ended.
 
-        `check` judges the response instead of the target's own.
+        A target that says nothing for `grace_s` after anything else happened is not waited for: its
+        flow is told so, and what it says in the end is known to `acknowledged_late`.
         """
-        response: Response | None = None
+        # `close` may have given up waiting for a thread that is at it.
+        if not self._is_used.acquire(blocking=False):
+            return
         try:
-            response = self._transport.send(request)
-            (check or target.check)(response)
-        except DeliveryError as error:
-            if not error.is_final:
-                self._note_failure(target, error, response)
-            return error
-        self._note_success(target)
-        return None
+            self._note_late_answers()
+            _Flows(self, flows, self._clock, self._pause, grace_s).run()
+        finally:
+            self._is_used.release()
+
+    def start(self, ask: Ask) -> None:
+        """Send a request to a target that is free."""
+        since = self._clock()
+        self._lanes.start(ask.target.name, ask.request)
+        self._under_way[ask.target.name] = UnderWay(ask, since)
+
+    def next_answer(self, timeout_s: float) -> tuple[UnderWay, DeliveryError | None] | None:
+        """Return what was answered next, and the reason if it is a refusal; None if too late."""
+        answer = self._lanes.wait(timeout_s)
+        if answer is None:
+            return None
+        name, outcome = answer
+        under_way = self._under_way.pop(name)
+        return under_way, self._judge(under_way.ask, outcome)
+
+    def note_late(self, ask: Ask, error: DeliveryError | None) -> None:
+        """Remember what was acknowledged when nobody waited for it any more."""
+        if error is not None:
+            return
+        late = self._late[ask.target.name]
+        late.update(ask.covers)
+        while len(late) > MAX_LATE:
+            del late[next(iter(late))]
+
+    def note_late_answers(self) -> None:
+        """Note what has been answered meanwhile."""
+        self.run(())
+
+    def _note_late_answers(self) -> None:
+        while self._under_way and (answer := self.next_answer(0.0)) is not None:
+            under_way, error = answer
+            self.note_late(under_way.ask, error)
+
+    def acknowledged_late(self, name: str, what: Hashable) -> set[str]:
+        """Return which targets have acknowledged it since they were no longer waited for."""
+        return {target for target, late in self._late.items() if late.pop(name, None) == what}
+
+    def forget(self, name: str) -> None:
+        """Have no late answer count for this name: it is for something older."""
+        for late in self._late.values():
+            late.pop(name, None)
+        for under_way in self._under_way.values():
+            under_way.ask.covers.pop(name, None)
+
+    def _judge(self, ask: Ask, outcome: Outcome) -> DeliveryError | None:
+        response = outcome if isinstance(outcome, Response) else None
+        error = outcome if isinstance(outcome, DeliveryError) else _refusal(ask, outcome)
+        if error is None:
+            self._note_success(ask.target)
+            for event, amount in ask.counts.items():
+                self._metrics.count(event, amount, target=ask.target.name)
+        elif not error.is_final:
+            self._note_failure(ask.target, error, response)
+        return error
+
+    # --- how they fare ----------------------------------------------------------------------
+
+    def is_free(self, target: Target) -> bool:
+        """Whether it can be asked now: it neither rests nor is yet to answer."""
+        return self.free_at(target.name) is None
+
+    def free_at(self, name: str) -> float | None:
+        """Return when to see whether it can be asked again, None if it can be now.
+
+        Whoever waits for its answer waits until the same time, so that all are sent together then,
+        and nobody is overtaken for ever.
+        """
+        now = self._clock()
+        if now < self._look_at[name]:
+            return self._look_at[name]
+        if (under_way := self._under_way.get(name)) is not None:
+            waited_s = now - under_way.since
+            self._look_at[name] = now + min(max(waited_s / 4, FIRST_LOOK_S), LAST_LOOK_S)
+            return self._look_at[name]
+        state = self.states[name]
+        return state.retry_at if state.is_resting(now) else None
 
     def report(self) -> dict[str, dict[str, str | int | float]]:
         """Return how each target fares."""
@@ -120,7 +240,7 @@ class Targets:
 
     def close(self) -> None:
         """Close idle connections."""
-        self._transport.close()
+        self._lanes.close()
 
     def _note_failure(
         self, target: Target, error: DeliveryError, response: Response | None
@@ -145,7 +265,88 @@ class Targets:
         state = self.states[target.name]
         if state.failures:
             logger.info("%s is back after %d failures", target.name, state.failures)
-        self.states[target.name] = TargetState()
+        self.states[target.name] = TargetState(acknowledged_at=self._clock())
+
+
+class _Flows:
+    """Flows that go on at the same time, each with what it waits for."""
+
+    def __init__(
+        self,
+        targets: Targets,
+        flows: Iterable[Flow],
+        clock: Callable[[], float],
+        pause: Callable[[float], None],
+        grace_s: float,
+    ) -> None:
+        self._targets = targets
+        self._grace_s = grace_s
+        self._clock = clock
+        self._pause = pause
+        self._ready: deque[tuple[Flow, DeliveryError | None]] = deque((f, None) for f in flows)
+        self._waiting: dict[str, Flow] = {}
+        self._pausing: list[tuple[float, Flow]] = []
+        self._patient_until = math.inf
+
+    def run(self) -> None:
+        while self._ready or self._waiting or self._pausing:
+            while self._ready:
+                self._go_on(*self._ready.popleft())
+            if self._waiting:
+                self._wait()
+            elif self._pausing:
+                until = min(until for until, _ in self._pausing)
+                self._pause(max(0.0, until - self._clock()))
+                self._end_pauses(until)
+
+    def _go_on(self, flow: Flow, outcome: DeliveryError | None) -> None:
+        try:
+            step = flow.send(outcome)
+        except StopIteration as end:
+            self._ready.extend((following, None) for following in end.value)
+            return
+        if isinstance(step, Ask):
+            self._targets.start(step)
+            self._waiting[step.target.name] = flow
+        else:
+            self._pausing.append((step, flow))
+        self._patient_until = self._clock() + self._grace_s
+
+    def _wait(self) -> None:
+        """Wait until something happens, or has not happened for too long."""
+        until = min([self._patient_until, *(until for until, _ in self._pausing)])
+        answer = self._targets.next_answer(max(0.0, until - self._clock()))
+        if answer is not None:
+            self._take(*answer)
+        elif self._pausing and until < self._patient_until:
+            self._end_pauses(until)
+        else:
+            self._give_up()
+
+    def _take(self, under_way: UnderWay, error: DeliveryError | None) -> None:
+        flow = self._waiting.pop(under_way.ask.target.name, None)
+        if flow is None:
+            self._targets.note_late(under_way.ask, error)
+        else:
+            self._ready.append((flow, error))
+            self._patient_until = self._clock() + self._grace_s
+
+    def _end_pauses(self, now: float) -> None:
+        self._ready.extend((flow, None) for until, flow in self._pausing if until <= now)
+        self._pausing = [(until, flow) for until, flow in self._pausing if until > now]
+
+    def _give_up(self) -> None:
+        for name, flow in self._waiting.items():
+            self._ready.append((flow, DeliveryError(name, "has not answered yet")))
+        self._waiting.clear()
+
+
+def _refusal(ask: Ask, response: Response) -> DeliveryError | None:
+    try:
+        (ask.check or ask.target.check)(response)
+    except DeliveryError as error:
+        return error
+    return None
 
 
 def jitter() -> float:

@@ -19,18 +19,20 @@ from typing import Any, Self
 from unittest.mock import patch
 
 from grip_edge_middleware.changes import Change, Data, encode
-from grip_edge_middleware.delivery import Delivery
+from grip_edge_middleware.delivery import Delivery, Region
 from grip_edge_middleware.dispatcher import Dispatcher
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.lanes import Answer as LaneAnswer
+from grip_edge_middleware.lanes import InlineLanes
 from grip_edge_middleware.metrics import Counts
 from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers import Purger
 from grip_edge_middleware.purgers.fastly import FastlyPurger
 from grip_edge_middleware.purgers.varnish import VarnishPurger
-from grip_edge_middleware.settings import Fastly, Settings, Varnish
+from grip_edge_middleware.settings import Fastly, RegionSettings, Settings, Varnish
 from grip_edge_middleware.stores.memory import MemoryStore
-from grip_edge_middleware.transport import MAX_ANSWER_BYTES
+from grip_edge_middleware.transport import MAX_ANSWER_BYTES, Transport
 
 # Long enough for any machine; nothing waits this long unless it fails.
 DEADLINE_S = 20.0
@@ -317,6 +319,33 @@ class RecordingTransport:
         return [item for request in seen if request.is_publish for item in request.items]
 
 
+class HeldLanes(InlineLanes):
+    """Lanes of which a test can have some hang: what it holds arrives, and is not answered.
+
+    Nobody waits: a target that hangs is given up as soon as nothing else is to come.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(transport)
+        self._holds: set[str] = set()
+        self._held: list[LaneAnswer] = []
+
+    def hold(self, name: str) -> None:
+        """Have targets whose name contains `name` hang."""
+        self._holds.add(name)
+
+    def let_go(self) -> None:
+        """Have all answer what they were asked, and whatever comes."""
+        self._holds.clear()
+        self._answers.extend(self._held)
+        self._held.clear()
+
+    def start(self, target: str, request: Request) -> None:
+        super().start(target, request)
+        if any(name in target for name in self._holds):
+            self._held.append(self._answers.pop())
+
+
 def acknowledged(request: Recorded) -> Response:
     answer = acknowledge(request)
     return Response(answer.status, {n.lower(): v for n, v in answer.headers.items()}, answer.body)
@@ -399,6 +428,7 @@ class Simulation:
         self.settings = Settings.parse({**defaults, **settings}, {})
         self.clock = Clock()
         self.transport = RecordingTransport()
+        self.lanes = HeldLanes(self.transport)
         self.renderer = StubRenderer(self.clock)
         self.metrics = Counts()
         self.store = MemoryStore(
@@ -409,9 +439,9 @@ class Simulation:
             wall_clock=self.clock.wall,
         )
         self.delivery = Delivery(
-            transport=self.transport,
-            purgers=[_purger(cdn) for cdn in self.settings.cdns],
-            publishers=[Publisher(proxy) for proxy in self.settings.proxies],
+            lanes=self.lanes,
+            trunk=region(self.settings.trunk),
+            regions=[region(entry) for entry in self.settings.regions],
             renderer=self.renderer,
             metrics=self.metrics,
             purge_deadline_s=self.settings.purge_deadline,
@@ -462,7 +492,12 @@ class Simulation:
         raise AssertionError(f"not idle after {at_most} turns; the last were {times[-5:]}")
 
 
-def _purger(cdn: Varnish | Fastly) -> Purger:
+def region(settings: RegionSettings) -> Region:
+    purgers = tuple(_purger(cdn, settings.name) for cdn in settings.cdns)
+    return Region(purgers, tuple(Publisher(p, region=settings.name) for p in settings.proxies))
+
+
+def _purger(cdn: Varnish | Fastly, region: str) -> Purger:
     if isinstance(cdn, Varnish):
-        return VarnishPurger(cdn.url, soft=cdn.soft)
-    return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft)
+        return VarnishPurger(cdn.url, soft=cdn.soft, region=region)
+    return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft, region=region)

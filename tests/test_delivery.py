@@ -135,7 +135,7 @@ def test_fastly_is_given_time_to_settle() -> None:
 
     sim.run_until_idle()
 
-    assert sim.clock.pauses == [0.2]
+    assert sim.clock.pauses == pytest.approx([0.2])
     assert purged_and_published(sim) == (1, 1)
 
 

@@ -6,11 +6,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from grip_edge_middleware import GripEdge
+from grip_edge_middleware.targets import GRACE_S
 from tests.recording import DEADLINE_S, Answer, Recorded, RecordingServer, Simulation, acknowledge
 
 COUNTER = "counter-{name}"
@@ -250,6 +252,25 @@ def test_close_confirms_without_the_quiet_period(
     assert contents(server, "counter-blue") == ["1", ""]
 
 
+def test_close_waits_for_the_confirmation_of_a_cdn_that_takes_its_time(
+    server: RecordingServer, edges: list[GripEdge]
+) -> None:
+    topics = {COUNTER: {**TOPICS[COUNTER], "recovery": "next-link"}}
+    edge = edge_for(server, edges, topics=topics, confirm_after=3600.0, flush_timeout=DEADLINE_S)
+    edge.publish(COUNTER, "1", name="blue")
+    assert edge.flush(DEADLINE_S)
+    server.respond = lambda request: replace(acknowledge(request), hangs=request.is_purge)
+    closing = threading.Thread(target=edge.close)
+    closing.start()
+    server.wait_for(lambda _: len(server.purges) == 2)
+    # Longer than another target would be waited for.
+    assert not server.release.wait(4 * GRACE_S)
+    server.release.set()
+    closing.join()
+
+    assert contents(server, "counter-blue") == ["1", ""]
+
+
 def test_close_ends_the_thread_and_may_be_called_again(
     server: RecordingServer, edges: list[GripEdge]
 ) -> None:
@@ -320,6 +341,40 @@ def test_close_waits_once_for_a_target_that_hangs(
 
     assert time.monotonic() - began < 2.7
     assert "1 topics were not delivered" in caplog.text
+
+
+def test_close_waits_once_for_a_proxy_that_hangs(
+    server: RecordingServer, edges: list[GripEdge], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.respond = lambda request: (
+        acknowledge(request) if request.is_purge else Answer(hangs=True)
+    )
+    edge = edge_for(server, edges, flush_timeout=1.0)
+    edge.publish(COUNTER, "1", name="blue")
+    began = time.monotonic()
+
+    edge.close()
+
+    # `timeout` is 5 seconds.
+    assert time.monotonic() - began < 3.0
+    assert "1 topics were not delivered" in caplog.text
+
+
+def test_a_proxy_that_hangs_holds_up_neither_the_others_nor_its_own_last_value(
+    server: RecordingServer, edges: list[GripEdge]
+) -> None:
+    with RecordingServer() as slow:
+        slow.respond = lambda request: Answer(hangs=True)
+        edge = edge_for(server, edges, grip_url=[slow.url, server.url], throttle=0)
+        for number in range(3):
+            edge.publish(COUNTER, str(number), name="blue")
+            server.wait_for(lambda _: contents(server, "counter-blue")[-1:] == [str(number)])  # noqa: B023
+
+        assert len(slow.publishes) == 1
+        slow.respond = acknowledge
+        slow.release.set()
+        assert edge.flush(DEADLINE_S)
+        assert contents(slow, "counter-blue") == ["0", "2"]
 
 
 def test_submit_after_close_does_not_raise_and_says_that_it_is_lost(

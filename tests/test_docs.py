@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,22 @@ from grip_edge_middleware import GripEdge, SettingsError
 from tests.recording import RecordingServer
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/freshness.md", "docs/sources.md")
+NAMES = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "docs/freshness.md",
+    "docs/regions.md",
+    "docs/sources.md",
+)
 DOCUMENTS = [ROOT / name for name in NAMES]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What runs a shell command of the documentation, since a test cannot.
-COMMANDS = {"make demo": "tests/live/test_demo.py"}
+COMMANDS = {
+    "make demo": "tests/live/test_demo.py",
+    "make propagation": "tests/test_propagation.py",
+}
 
 
 def blocks(kind: str, document: Path = ROOT / "README.md") -> list[str]:
@@ -122,6 +133,17 @@ class Stranger:
 
 # How the functions of docs/sources.md are called.
 CALLS: dict[str, tuple[Any, ...]] = {"count": (Stranger(),), "bid": (Stranger(), 7, 100)}
+
+
+def test_regions_mds_settings_are_right() -> None:
+    [block] = blocks("python", ROOT / "docs/regions.md")
+    names: dict[str, Any] = {}
+    exec(block, names)
+
+    with closing(GripEdge(settings=names["GRIP_EDGE"], environ={})) as edge:
+        targets = list(edge.health()["targets"])
+    assert targets[:2] == ["varnish http://shield:6081", "eu varnish http://eu-cache:6081"]
+    assert [name.split()[0] for name in targets].count("ap") == 3
 
 
 def header_lines(response: Any) -> list[str]:

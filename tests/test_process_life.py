@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recording import DEADLINE_S, Answer, RecordingServer, acknowledge
+from tests.recording import DEADLINE_S, Answer, Recorded, RecordingServer, acknowledge
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -175,6 +175,32 @@ def test_many_children_of_a_busy_parent_all_deliver(server: RecordingServer) -> 
     assert code == 0
     children = {name: n for name, n in sent(server).items() if "child" in name}
     assert children == {f"counter-child-{number}": 1 for number in range(60)}
+
+
+def test_a_child_delivers_while_its_parent_waits_for_a_target(server: RecordingServer) -> None:
+    def hang_for_parent(request: Recorded) -> Answer:
+        is_parents = request.is_publish and "counter-parent" in request.channels
+        return Answer(hangs=is_parents)
+
+    server.respond = lambda request: (
+        acknowledge(request) if request.is_purge else hang_for_parent(request)
+    )
+    code = run(
+        server,
+        """
+        save('parent')
+        while not threading.active_count() > 2: time.sleep(0.01)  # its request is under way
+        child = os.fork()
+        if not child:
+            save('child')
+            os._exit(not edge.flush(10))
+        failed = os.waitpid(child, 0)[1]
+        os._exit(failed != 0)
+        """,
+    )
+
+    assert code == 0
+    assert sent(server)["counter-child"] == 1
 
 
 def test_a_child_of_multiprocessing_delivers(server: RecordingServer) -> None:

@@ -17,6 +17,7 @@ from grip_edge_middleware.grip import FASTLY_VERIFY_KEY, Proxy, parse_grip_url
 from grip_edge_middleware.settings import (
     Fastly,
     OutboxSettings,
+    RegionSettings,
     Route,
     Settings,
     StoreSettings,
@@ -397,6 +398,113 @@ VARNISH = Varnish("http://h:6081")
 )
 def test_cdn_names_the_caches(cdn: object, cdns: tuple[Varnish | Fastly, ...]) -> None:
     assert parse(ENVIRONMENT, cdn=cdn).cdns == cdns
+
+
+# --- regions --------------------------------------------------------------------------------------
+
+
+def test_regions_have_their_own_caches_and_proxies() -> None:
+    settings = parse(
+        cdn="varnish://shield",
+        grip_url="http://z:1",
+        regions={
+            "eu": {"cdn": ["varnish://h:6081"], "grip_url": "http://a:1 http://b:2"},
+            "us-east": {"cdn": {"fastly": {"service_id": "S", "token": "T"}}, "grip_url": None},
+        },
+    )
+
+    assert settings.trunk == RegionSettings("", (Varnish("http://shield"),), (Proxy("http://z:1"),))
+    assert settings.regions == (
+        RegionSettings("eu", (VARNISH,), TWO),
+        RegionSettings("us-east", (Fastly("S", "T"),), ()),
+    )
+    assert settings.cdns == (Varnish("http://shield"), VARNISH, Fastly("S", "T"))
+    assert settings.proxies == (Proxy("http://z:1"), *TWO)
+
+
+@pytest.mark.parametrize("regions", [None, {}])
+def test_there_need_be_no_regions(regions: object) -> None:
+    assert parse(regions=regions).regions == ()
+
+
+def test_a_topic_may_be_held_by_the_proxies_of_regions_alone() -> None:
+    assert parse(hold="stream", regions={"eu": {"grip_url": "http://a:1"}}).trunk.proxies == ()
+
+
+def test_proxies_of_regions_have_the_environments_verify_key_too() -> None:
+    settings = parse({"GRIP_VERIFY_KEY": "shared"}, regions={"eu": {"grip_url": "http://a:1"}})
+
+    assert [proxy.verify_key for proxy in settings.proxies] == ["shared"]
+
+
+def test_a_private_topic_needs_a_verify_key_in_every_region() -> None:
+    regions = {"eu": {"grip_url": "http://a:1?verify-key=k"}, "us": {"grip_url": "http://b:2"}}
+    lines = complain(
+        {
+            "topics": {"c": {"private": True, "hold": "response", "routes": ["/c"]}},
+            "grip_url": None,
+            "regions": regions,
+        }
+    )
+
+    assert lines[0].startswith('topics["c"].private: no verify key tells')
+
+
+def with_regions(found: object) -> dict[str, Any]:
+    return {**with_topic(ROUTE), "regions": found}
+
+
+EXAMPLE_REGION = 'for example {"eu": {"cdn": "varnish://eu:6081", "grip_url": "http://eu:5561"}}'
+NO_TOKEN = "missing (set it; FASTLY_API_TOKEN in the environment is for the cdn in no region)"
+NO_GRIP_URL = "expected http://host:port or https://host/path, with ?iss=...&key=..."
+REGION_MISTAKES: list[tuple[object, list[str]]] = [
+    (
+        f"http://a?key={SECRET}",
+        [f"regions: expected a dict of regions, got str ({EXAMPLE_REGION})"],
+    ),
+    (["eu"], [f"regions: expected a dict of regions, got list ({EXAMPLE_REGION})"]),
+    (
+        {"e u": {"cdn": "varnish://h"}},
+        ['regions["e u"]: expected a name of letters, digits, - and _'],
+    ),
+    ({5: {"cdn": "varnish://h"}}, ["regions[5]: expected a name of letters, digits, - and _"]),
+    (
+        {"eu": f"http://a?key={SECRET}"},
+        ['regions["eu"]: expected {"cdn": ..., "grip_url": ...}, got str'],
+    ),
+    (
+        {"eu": {}},
+        ['regions["eu"]: has neither cdn nor grip_url (give it one, or leave it out)'],
+    ),
+    (
+        {"eu": {"cdns": "varnish://h", "grip_url": "http://a"}},
+        ['regions["eu"].cdns: unknown setting (did you mean "cdn"?)'],
+    ),
+    (
+        {"eu": {"cdn": {"varnsh": {}}}},
+        ['regions["eu"].cdn[0]: unknown CDN "varnsh" (did you mean "varnish"?)'],
+    ),
+    (
+        {"eu": {"cdn": "fastly://S"}, "us": {"grip_url": ["http://a", f"ftp://{SECRET}"]}},
+        [
+            f"regions[\"eu\"].cdn[0]['fastly'].token: {NO_TOKEN}",
+            f'regions["us"].grip_url[1]: {NO_GRIP_URL}',
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("regions", "lines"), REGION_MISTAKES)
+def test_a_mistake_in_a_region_says_where_what_and_what_to_do(
+    regions: object, lines: list[str]
+) -> None:
+    assert complain(with_regions(regions), ENVIRONMENT) == lines
+
+
+def test_a_regions_name_that_may_be_a_secret_is_not_repeated() -> None:
+    [line] = complain(with_regions({f"http://a?key={SECRET}": {}}))
+
+    assert SECRET not in line
 
 
 # --- mistakes: (settings, lines) ------------------------------------------------------------------
@@ -1104,8 +1212,10 @@ def test_the_settings_show_no_secret_of_the_environment() -> None:
     ],
     ids=str,
 )
-def test_no_mistake_repeats_a_secret(settings: dict[str, Any]) -> None:
-    lines = complain({"topics": {"c-{name}": ROUTE}, **settings})
+@pytest.mark.parametrize("is_in_region", [False, True], ids=["", "in a region"])
+def test_no_mistake_repeats_a_secret(settings: dict[str, Any], is_in_region: bool) -> None:
+    found = {"regions": {"eu": settings}} if is_in_region else settings
+    lines = complain({"topics": {"c-{name}": ROUTE}, **found})
 
     assert lines
     assert not [line for line in lines if SECRET in line or USER in line]

@@ -25,7 +25,7 @@ class Purger(Protocol):
 
     @property
     def name(self) -> str:
-        """What logs and `health()` call it. Contains no secret."""
+        """What logs and `health()` call it: its region, if any, and what it is. No secret."""
 
     @property
     def settle_s(self) -> float:

@@ -30,9 +30,15 @@ class FastlyPurger:
     settle_s = 0.2
 
     def __init__(
-        self, service_id: str, token: str, *, url: str = "https://api.fastly.com", soft: bool = True
+        self,
+        service_id: str,
+        token: str,
+        *,
+        url: str = "https://api.fastly.com",
+        soft: bool = True,
+        region: str = "",
     ) -> None:
-        self.name = f"fastly {service_id}"
+        self.name = f"{region} fastly {service_id}".lstrip()
         # The JSON form even for one key: in the path form a key with a slash breaks.
         self._url = f"{url}/service/{quote(service_id, safe='')}/purge"
         self._headers = {

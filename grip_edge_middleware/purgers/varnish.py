@@ -24,8 +24,8 @@ class VarnishPurger:
 
     settle_s = 0.0
 
-    def __init__(self, url: str, *, soft: bool = True) -> None:
-        self.name = f"varnish {url}"
+    def __init__(self, url: str, *, soft: bool = True, region: str = "") -> None:
+        self.name = f"{region} varnish {url}".lstrip()
         self._url = f"{url}/"
         self._headers = {} if soft else {"xkey-hard": "1"}
 

@@ -137,7 +137,9 @@ class MemoryStore:
 
     def pending(self) -> int:
         """Return how many topics are pending or claimed, without confirmations."""
-        return len(self._merged().pending_keys())
+        shelf = self._merged()
+        with shelf.lock:  # which whoever is merging has
+            return shelf.pending()
 
     def submitted(self) -> int:
         """Return the number of the last change."""
@@ -151,7 +153,9 @@ class MemoryStore:
 
     def escalated(self) -> list[str]:
         """Return the keys that wait in place of topics."""
-        return sorted(self._merged().common.escalated)
+        shelf = self._merged()
+        with shelf.lock:
+            return sorted(shelf.common.escalated)
 
     # --- the gate ---------------------------------------------------------------------------
 
@@ -239,13 +243,9 @@ class MemoryShelf:
         self._settle()
         return len(self._pending)
 
-    def pending_keys(self) -> list[str]:
-        """Return the keys of the records that are pending."""
-        return list(self._pending)
-
     def free(self, *, purges: bool) -> Iterator[str]:
         """Yield the keys of what is pending and not claimed."""
-        for key in self.pending_keys():
+        for key in list(self._pending):
             record = self._records[key]
             if record.claimed is None and (purges or not record.is_only_purged):
                 yield key

@@ -10,6 +10,7 @@ may only drop what is idle.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import secrets
@@ -19,8 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1
 from threading import Lock
-from typing import Any, NamedTuple, TypeVar, cast
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any, Literal, NamedTuple, TypeVar, cast
+from urllib.parse import unquote, urlsplit
 
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
@@ -71,73 +72,73 @@ class _Script:
         self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
+# What scripts are given and answer is JSON, in one piece: a client takes longer for a thousand
+# pieces than the server for all they say.
+
 # A store that is empty, or has lost what this process knows, begins with a number that is higher
 # than all, and with a version for all. The time never goes back: by what the server's does, it is
 # ahead of it from then on.
 _READ = _Script("""
 local state, turn, pending = KEYS[1], KEYS[2], KEYS[3]
-local floor, process, takes, token = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1', ARGV[4]
+local asked = cjson.decode(ARGV[1])
 local time = redis.call('TIME')
 local found = redis.call('HMGET', state, 'sequence', 'last', 'ahead')
 local sequence = tonumber(found[1] or '0')
 local last, ahead = tonumber(found[2] or '0'), tonumber(found[3] or '0')
-if sequence == 0 or sequence < floor then
-    sequence = math.max(time[1] * 1000000 + time[2], floor + 1)
+if sequence == 0 or sequence < asked.floor then
+    sequence = math.max(time[1] * 1000000 + time[2], asked.floor + 1)
     local number = string.format('%.0f', sequence)
     redis.call('HSET', state, 'sequence', number, 'revision', number, 'forgotten', number,
-        'written', number, 'first_version', number .. process)
+        'written', number, 'first_version', number .. asked.process)
 end
 local now = time[1] + time[2] / 1000000 + ahead
 if now < last then
     ahead, now = ahead + last - now, last
     redis.call('HSET', state, 'ahead', string.format('%.6f', ahead))
 end
-if takes then
+if asked.takes then
     redis.call('HSET', state, 'last', string.format('%.6f', now))
     sequence = string.format('%.0f', redis.call('HINCRBY', state, 'sequence', 1))
 else
     sequence = redis.call('HGET', state, 'written')
 end
-if token ~= '' then
-    redis.call('SET', turn, token, 'NX', 'PX', ARGV[5])
+if asked.token ~= '' then
+    redis.call('SET', turn, asked.token, 'NX', 'PX', asked.turn_ms)
 end
-local answer = {
-    string.format('%.6f', now), sequence, redis.call('ZCARD', pending),
-    redis.call('HMGET', state, 'revision', 'first_version', 'caught_up', 'forgotten', 'escalated')
-}
-local fields = {unpack(ARGV, 6)}
+local records = {}
 for index = 4, #KEYS do
-    answer[index + 1] = redis.call('HMGET', KEYS[index], unpack(fields))
+    records[index - 3] = redis.call('HMGET', KEYS[index], unpack(asked.fields))
 end
-return answer
+return cjson.encode({
+    now = string.format('%.6f', now), sequence = sequence, pending = redis.call('ZCARD', pending),
+    common = redis.call('HMGET', state, unpack(asked.common)), records = records
+})
 """)
 
 # What was read must be as it was. Marks are stamped with the transaction's number, or with a new
 # one if another was written that began later: who has seen that would take ours for older.
 _WRITE = _Script("""
 local state, turn = KEYS[1], KEYS[2]
-local token, number, first = ARGV[1], ARGV[2], tonumber(ARGV[4])
+local asked = cjson.decode(ARGV[1])
+local number, first = asked.number, #KEYS - #asked.revisions
 local holder = redis.call('GET', turn)
-if holder and holder ~= token then return '' end
+if holder and holder ~= asked.token then return '' end
 local found = redis.call('HMGET', state, 'revision', 'written')
-if found[1] ~= ARGV[3] then return '' end
-for index = first, #KEYS do
-    local revision = redis.call('HGET', KEYS[index], 'revision') or ''
-    if revision ~= ARGV[5 + index - first] then return '' end
+if found[1] ~= asked.revision then return '' end
+for index, revision in ipairs(asked.revisions) do
+    if (redis.call('HGET', KEYS[first + index], 'revision') or '') ~= revision then return '' end
 end
 if tonumber(found[2]) > tonumber(number) then
     number = string.format('%.0f', redis.call('HINCRBY', state, 'sequence', 1))
 end
 redis.call('HSET', state, 'written', number)
-local at = 6 + #KEYS - first
-while at <= #ARGV do
-    local last, command, key = at + tonumber(ARGV[at]), ARGV[at + 1], KEYS[tonumber(ARGV[at + 2])]
-    if command == 'STAMP' then
-        for index = at + 3, last do redis.call('HSET', key, ARGV[index], number) end
-    else
-        redis.call(command, key, unpack(ARGV, at + 3, last))
+for _, command in ipairs(asked.commands) do
+    local name, place, arguments, stamped = unpack(command)
+    for _, field in ipairs(stamped) do
+        arguments[#arguments + 1] = field
+        arguments[#arguments + 1] = number
     end
-    at = last + 1
+    redis.call(name, KEYS[place], unpack(arguments))
 end
 if holder then redis.call('DEL', turn) end
 return number
@@ -146,7 +147,7 @@ return number
 _GATE_FIELDS = ("revision", "mark", "marked_at", "version")
 _WORK_FIELDS = ("published", "window_end", "due", "leased_until", "work")
 _RECORD_FIELDS = (*_GATE_FIELDS, *_WORK_FIELDS)
-_COMMON_FIELDS = ("first_version", "caught_up", "forgotten", "escalated")
+_COMMON_FIELDS = ("revision", "first_version", "caught_up", "forgotten", "escalated")
 _INDEXES = ("messages", "purges", "pending", "idle")
 # Where the write script has its keys. Those of records follow.
 _FIXED = ("state", "turn", *_INDEXES)
@@ -160,6 +161,12 @@ _WHAT_TO_DO: Mapping[type[Exception], str] = {
     OutOfMemoryError: "raise its maxmemory",
     ReadOnlyError: "it is a replica: name the primary, or sentinels by redis+sentinel://",
     RedisTimeout: "does it hang, or is a firewall in between?",
+}
+# What redis-py has no error for, or not in all versions. Who has not said a password, and asks for
+# more than a little, is told the former.
+_WORDS: Mapping[str, type[Exception]] = {
+    "unauthenticated": AuthenticationError,
+    "MOVED ": MovedError,
 }
 
 
@@ -208,13 +215,16 @@ class RedisShelf:
     def _write(self, keys: Iterable[str], step: Callable[[_Transaction], T]) -> T:
         token, watched = secrets.token_hex(8), dict.fromkeys(keys)
         for tries in _tries():
-            transaction = self._begin(watched, token if tries >= TRIES_OUT_OF_TURN else "")
+            is_in_turn = tries >= TRIES_OUT_OF_TURN
+            transaction = self._begin(watched, token if is_in_turn else "")
             try:
                 result = step(transaction)
-                if not transaction.is_changed or self._commit(transaction, token):
-                    return result
             except _Overtaken:
                 pass
+            else:
+                is_over = not (transaction.is_changed or is_in_turn)
+                if is_over or self._commit(transaction, token):
+                    return result
             watched.update(dict.fromkeys(transaction.kept))
         raise StoreError(
             f"{self._address.text}: others have written the same topics for {CONFLICT_TIMEOUT_S} s"
@@ -227,7 +237,7 @@ class RedisShelf:
         records = {
             key: Record(int(mark or 0), float(marked_at or -math.inf), version or "")
             for key, (revision, mark, marked_at, version) in zip(keys, found.records, strict=True)
-            if revision is not None
+            if revision
         }
         return _Snapshot(found.sequence, found.common, records)
 
@@ -278,7 +288,7 @@ class RedisShelf:
             transaction.keep(key, values)
         return transaction
 
-    def _demand(self, key: str) -> Sequence[str | None]:
+    def _demand(self, key: str) -> Sequence[Value]:
         return self._read([key], _RECORD_FIELDS).records[0]
 
     def _read(
@@ -286,23 +296,35 @@ class RedisShelf:
     ) -> _Found:
         """Read records as they are now; with `takes`, also take a number."""
         at = [self._key("state"), self._key("turn"), self._key("pending")]
-        at += [self._record(key) for key in keys]
-        options = (self._heard.highest, self._process, int(takes), token, TURN_MS)
+        asked = {
+            "floor": self._heard.highest,
+            "process": self._process,
+            "takes": takes,
+            "token": token,
+            "turn_ms": TURN_MS,
+            "common": _COMMON_FIELDS,
+            "fields": fields,
+        }
         sent = time.monotonic()
-        now, sequence, pending, (revision, *common), *records = self._run(
-            _READ, at, [*options, *fields]
+        found = json.loads(self._run(_READ, [*at, *map(self._record, keys)], asked))
+        sequence = int(found["sequence"])
+        self._heard.hear(float(found["now"]), sent, sequence)
+        revision, *common = found["common"]
+        return _Found(
+            sequence, found["pending"], revision, _parse_common(common), found["records"] or []
         )
-        self._heard.hear(float(now), sent, int(sequence))
-        return _Found(int(sequence), pending, revision, _parse_common(common), records)
 
     def _commit(self, transaction: _Transaction, token: str) -> bool:
         """Write what was changed, unless others have changed what was read."""
         keys = [*map(self._key, _FIXED), *map(self._record, transaction.kept)]
-        arguments: list[object] = [token, transaction.sequence, transaction.revision]
-        arguments += [len(_FIXED) + 1, *(kept.revision for kept in transaction.kept.values())]
-        for command in transaction.commands(self.now()):
-            arguments += [len(command), *command]
-        number = self._run(_WRITE, keys, arguments)
+        asked = {
+            "token": token,
+            "number": str(transaction.sequence),
+            "revision": transaction.revision,
+            "revisions": [kept.revision for kept in transaction.kept.values()],
+            "commands": list(transaction.commands(self.now())),
+        }
+        number = self._run(_WRITE, keys, asked)
         if number:
             self._heard.see(int(number))
         return bool(number)
@@ -324,8 +346,8 @@ class RedisShelf:
 
     # --- the server ---------------------------------------------------------------------------
 
-    def _run(self, script: _Script, keys: Sequence[str], arguments: Sequence[object]) -> Any:
-        rest = [len(keys), *keys, *arguments]
+    def _run(self, script: _Script, keys: Sequence[str], asked: Mapping[str, object]) -> Any:
+        rest = [len(keys), *keys, json.dumps(asked, separators=(",", ":"))]
         with self._asking():
             try:
                 return self._client.execute_command("EVALSHA", script.digest, *rest)
@@ -354,9 +376,12 @@ def _tries() -> Iterator[int]:
 
 # --- records ------------------------------------------------------------------------------------
 
-# A command of the write script, where its key is, and the rest.
-Command = tuple[object, ...]
+# A command of the write script: its name, where its key is, the rest, and which fields are given
+# the number under which all is written.
+Command = tuple[str, int, Sequence[str], Sequence[str]]
 Fields = Mapping[str, str]
+# Of a field; False if there is none.
+Value = str | Literal[False]
 
 
 class _Found(NamedTuple):
@@ -366,7 +391,7 @@ class _Found(NamedTuple):
     pending: int
     revision: str
     common: Common
-    records: Sequence[Sequence[str | None]]
+    records: Sequence[Sequence[Value]]
 
 
 class _Overtaken(Exception):  # noqa: N818 - a state
@@ -397,10 +422,11 @@ class _Kept:
 
     record: Record
     revision: str
-    fields: Mapping[str, str | None]
+    fields: Mapping[str, Value]
     scores: Mapping[str, float]
     """Its places in the indexes."""
     is_pending: bool
+    """Whether it is counted as pending."""
 
 
 @dataclass(slots=True)
@@ -409,9 +435,11 @@ class _Transaction:
 
     codec: Codec
     found: _Found
-    demand: Callable[[str], Sequence[str | None]]
+    demand: Callable[[str], Sequence[Value]]
     kept: dict[str, _Kept] = field(default_factory=dict)
     _edited: dict[str, _Kept] = field(default_factory=dict)
+    _uncounted: dict[str, _Kept] = field(default_factory=dict)
+    _more_pending: int = 0
     _forgotten: set[str] = field(default_factory=set)
     _common: Fields = field(init=False)
 
@@ -435,23 +463,28 @@ class _Transaction:
         return kept.record if kept.revision or key in self._edited else None
 
     def edit(self, key: str) -> Record:
-        kept = self._edited[key] = self._load(key)
+        kept = self._edited[key] = self._uncounted[key] = self._load(key)
         return kept.record
 
     def pending(self) -> int:
-        edited = self._edited.values()
-        return self.found.pending + sum(k.record.is_pending - k.is_pending for k in edited)
+        for kept in self._uncounted.values():
+            is_pending = kept.record.is_pending
+            self._more_pending += is_pending - kept.is_pending
+            kept.is_pending = is_pending
+        self._uncounted.clear()
+        return self.found.pending + self._more_pending
 
     def forget(self, keys: Iterable[str]) -> None:
         """Forget these, unless there is something to do again."""
         for key in keys:
-            record = self.edit(key)
-            if record.is_idle:
+            known = self.get(key)
+            if known is None or known.is_idle:
+                record = self.edit(key)
                 self._forgotten.add(key)
                 self.common.forgotten = max(self.common.forgotten, record.mark)
                 self.common.first_version = version_of(self.common, record)
 
-    def keep(self, key: str, found: Sequence[str | None]) -> _Kept:
+    def keep(self, key: str, found: Sequence[Value]) -> _Kept:
         """Keep what was read of a key."""
         revision, *values = found
         if int(revision or 0) > self.sequence:
@@ -480,31 +513,27 @@ class _Transaction:
         """Yield what the write script does."""
         common = _common_fields(self.common)
         if common != self._common:
-            yield "HSET", _PLACES["state"], *_flat(common)
-            yield "STAMP", _PLACES["state"], "revision"
+            yield "HSET", _PLACES["state"], _flat(common), ["revision"]
         for place, (key, kept) in enumerate(self.kept.items(), len(_FIXED) + 1):
             if key in self._forgotten:
-                yield "DEL", place
+                yield "DEL", place, [], []
             elif key in self._edited:
                 yield from self._save(place, kept)
         yield from self._index(now)
 
     def _save(self, place: int, kept: _Kept) -> Iterator[Command]:
         fields = _fields(kept.record, self.codec)
-        changed = {
-            name: text for name, text in fields.items() if text != (kept.fields[name] or _NEW[name])
-        }
+        had = {name: text or _NEW[name] for name, text in kept.fields.items()}
+        changed = {name: text for name, text in fields.items() if text != had[name]}
         stamped = ["revision"]
         if kept.record.mark == self.sequence:
             changed.pop("mark", None)
             stamped.append("mark")
-        yield "STAMP", place, *stamped
-        if changed:
-            yield "HSET", place, *_flat(changed)
+        yield "HSET", place, _flat(changed), stamped
         if kept.record.is_idle:
-            yield "PEXPIRE", place, EXPIRE_MS
+            yield "PEXPIRE", place, [str(EXPIRE_MS)], []
         elif "idle" in kept.scores:
-            yield "PERSIST", place
+            yield "PERSIST", place, [], []
 
     def _index(self, now: float) -> Iterator[Command]:
         """Yield what puts the edited records in their places in the indexes."""
@@ -538,13 +567,11 @@ def _scores(record: Record, now: float = math.nan) -> dict[str, float]:
 
 def _chunks(command: str, place: int, members: Sequence[str]) -> Iterator[Command]:
     for first in range(0, len(members), MAX_MEMBERS):
-        yield command, place, *members[first : first + MAX_MEMBERS]
+        yield command, place, members[first : first + MAX_MEMBERS], []
 
 
-def _flat(fields: Fields) -> Iterator[str]:
-    for name, text in fields.items():
-        yield name
-        yield text
+def _flat(fields: Fields) -> list[str]:
+    return [text for entry in fields.items() for text in entry]
 
 
 def _fields(record: Record, codec: Codec) -> dict[str, str]:
@@ -560,7 +587,7 @@ def _fields(record: Record, codec: Codec) -> dict[str, str]:
     }
 
 
-def _parse_record(values: Sequence[str | None], codec: Codec) -> Record:
+def _parse_record(values: Sequence[Value], codec: Codec) -> Record:
     mark, marked_at, version, published, window_end, due, leased_until, work = values
     record = Record(
         int(mark or 0),
@@ -584,7 +611,7 @@ def _common_fields(common: Common) -> dict[str, str]:
     }
 
 
-def _parse_common(values: Sequence[str | None]) -> Common:
+def _parse_common(values: Sequence[Value]) -> Common:
     first_version, caught_up, forgotten, escalated = values
     return Common(
         first_version or "", caught_up or "", int(forgotten or 0), set((escalated or "").split())
@@ -657,10 +684,12 @@ class _Address:
         for secret in filter(None, self._secrets()):
             said = said.replace(secret, "***")
         said = said[:200] or type(error).__name__
-        kind = type(error)
-        if "unauthenticated" in said:  # so it says if it is asked for more than a little
-            kind = AuthenticationError
-        hints = (hint for known, hint in _WHAT_TO_DO.items() if issubclass(kind, known))
+        kinds = [type(error), *(kind for words, kind in _WORDS.items() if words in said)]
+        hints = (
+            hint
+            for known, hint in _WHAT_TO_DO.items()
+            if any(issubclass(kind, known) for kind in kinds)
+        )
         return "; ".join([f"{self.text}: {said}", *hints])
 
     def _secrets(self) -> Iterator[str]:
@@ -668,7 +697,6 @@ class _Address:
             for name, value in options.items():
                 if "password" in name and isinstance(value, str):
                     yield value
-                    yield quote(value, safe="")
 
 
 def parse_address(url: str) -> _Address:

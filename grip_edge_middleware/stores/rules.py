@@ -139,7 +139,8 @@ class Rules:
         elif claim.published_at is None:
             begin = _begun_anew if claim.is_escalated else partial(_versioned, record)
             claim = begin(records, claim, now, version)
-            record.window_end = now + claim.settings.throttle
+            if not claim.is_partial:  # else who has it already would wait for who has not
+                record.window_end = now + claim.settings.throttle
         record.claimed = claim
         record.owner, record.leased_until = self.owner, now + self.lease_s
         return claim

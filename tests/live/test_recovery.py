@@ -358,7 +358,9 @@ def test_change_committed_while_a_purge_is_held(served: Board) -> None:
 
     report("change committed while a purge is held", healed, control, 2)
     # What is published after the first purge is read after it, so it is the second change already.
-    assert healed == control == [[0, 2, 2]] * 2 * CLIENTS
+    # That is published again, unless the purge took so long that both changes became one.
+    assert len(healed) == len(control) == 2 * CLIENTS
+    assert all(values in ([0, 2], [0, 2, 2]) for values in healed + control)
 
 
 def test_client_comes_between_purge_and_publish(served: Board) -> None:

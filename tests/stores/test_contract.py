@@ -310,6 +310,16 @@ def test_who_has_it_already_gets_no_more_before_the_window_ends(
     assert len(store.claim(due, limit=10)) == 2
 
 
+def test_a_retry_for_some_target_opens_no_window_for_the_others(store: Store) -> None:
+    store.add([counter("blue", "1")], 0.0)
+    for now in (0.0, 0.9, 1.8):
+        [claim] = store.claim(now, limit=10)
+        store.postpone(replace(claim, is_partial=True), now + 0.9)
+    store.add([counter("blue", "2")], 2.0)
+
+    assert store.next_due() == 2.0
+
+
 def test_a_change_after_postponing_prevails_too(store: Store) -> None:
     store.add([counter("blue", "1")], 0.0)
     [claim] = store.claim(0.0, limit=10)
