@@ -40,6 +40,8 @@ LEASE_S = 15.0
 PATIENCE_S = 0.25
 # How often a process looks for what others left.
 LOOK_S = 1.0
+# So many times that something was brought to the shelf are told apart.
+MAX_BROUGHT = 1_000
 # After a failure only the dispatcher's thread asks, so often.
 REST_S = 0.5
 
@@ -111,7 +113,8 @@ class SharedStore:
 
     `sends` is False for a process that only submits, since others send. `lease_s` is for how long
     what is claimed is not claimed by others: if its process is killed, that late it is sent.
-    `look_s` is how often a process looks for what others left.
+    `look_s` is how often a process looks for what others left. `when_lost` is submitted when the
+    shelf has lost what this process brought to it: that may have been anything.
     `clock` is monotonic. The other options are those of the memory store.
     """
 
@@ -127,6 +130,7 @@ class SharedStore:
         lease_s: float = LEASE_S,
         look_s: float = LOOK_S,
         sends: bool = True,
+        when_lost: Sequence[Change] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shelf = shelf
@@ -136,6 +140,7 @@ class SharedStore:
         self._lease_s = lease_s
         self._look_s = look_s
         self.sends = sends
+        self._when_lost = when_lost
         self._clock = clock
         self._inbox = MemoryStore(max_pending=max_pending, clock=clock)
         self._wake: Callable[[], object] = lambda: None
@@ -168,7 +173,9 @@ class SharedStore:
         self._submitting = Lock()
         self._submitted = 0
         # What was brought to the shelf: the number it has here, and there.
-        self._brought: deque[tuple[int, int]] = deque()
+        self._brought: deque[tuple[int, int]] = deque(maxlen=MAX_BROUGHT)
+        self._noting = Lock()
+        self._look_at = -math.inf
         self._last_number = 0
         self._delivered = 0
         self._is_failing = False
@@ -194,6 +201,9 @@ class SharedStore:
             self._bring(self._inbox.claim(self._clock(), limit=1_000, everything=True))
             if not self._inbox.pending():
                 self._brought.append((number, self._last_number))
+        if self._brought and self._clock() >= self._look_at:
+            self._look_at = self._clock() + self._look_s
+            self.delivered()
         escalated, refused = self._inbox.take_in()
         overflow, self._overflow = self._overflow.plus(escalated, refused), Overflow()
         return overflow
@@ -351,11 +361,23 @@ class SharedStore:
         try:
             with self._asking():
                 oldest = self._shelf.oldest()
+                # Asked last: what was lost before is known to be forgotten.
+                forgotten = self._shelf.read(()).common.forgotten
         except StoreError:
             return self._delivered
-        while self._brought and (oldest is None or self._brought[0][1] < oldest):
-            self._delivered = self._brought.popleft()[0]
-        return self._delivered
+        with self._noting:
+            if self._brought and self._brought[0][1] <= forgotten:
+                self._submit_loss()
+            while self._brought and (oldest is None or self._brought[0][1] < oldest):
+                self._delivered = self._brought.popleft()[0]
+            return self._delivered
+
+    def _submit_loss(self) -> None:
+        """Have everything count as changed: the shelf knows nothing of what it was brought."""
+        logger.warning("the store has lost what was pending, so everything counts as changed")
+        self._brought.clear()
+        self.add(self._when_lost, self._clock())
+        self._wake()
 
     def escalated(self) -> list[str]:
         """Return the keys that wait in place of topics, none while the shelf does not answer."""

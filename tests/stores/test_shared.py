@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,16 @@ import pytest
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.errors import StoreError
 from grip_edge_middleware.settings import Settings
+from grip_edge_middleware.stores import Claim
 from grip_edge_middleware.stores.codec import Codec
 from grip_edge_middleware.stores.records import Records, Shelf
+from grip_edge_middleware.stores.redis import RedisShelf
 from grip_edge_middleware.stores.shared import SharedStore
 from grip_edge_middleware.stores.sqlite import SQLiteShelf
+from grip_edge_middleware.topics import SITE_KEY
 from tests.recording import Clock
+from tests.stores import redis_server
+from tests.stores.redis_server import RedisServer
 
 T = TypeVar("T")
 
@@ -127,3 +133,53 @@ def test_a_claim_that_was_put_back_unheard_is_claimed_again(shared: Shared, is_m
         shared.store.postpone(shared.claimed[0], shared.clock.now)
 
     assert shared.claim() == ["list"]
+
+
+# --- what was brought to it is lost -----------------------------------------------------------
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    """A server of one's own."""
+    with redis_server.running() as server:
+        yield server
+
+
+@pytest.fixture
+def lossy(redis: RedisServer) -> Iterator[SharedStore]:
+    """A store to which a change was brought, on a server with nothing on disk."""
+    shelf = RedisShelf(redis.url, Codec(SETTINGS.topics, throttle_s=1.0))
+    store = SharedStore(shelf, when_lost=[Change.of_site(SETTINGS.topics)])
+    store.add([CHANGE], 0.0)
+    store.take_in()
+    yield store
+    store.close()
+
+
+def claim_at_once(store: SharedStore) -> list[Claim]:
+    return store.claim(time.monotonic(), limit=PLENTY, everything=True)
+
+
+def test_everything_counts_as_changed_when_what_was_pending_is_lost(
+    lossy: SharedStore, redis: RedisServer
+) -> None:
+    redis.restart_empty()
+    before = lossy.delivered()
+    lossy.take_in()
+    [claim] = claim_at_once(lossy)
+    lossy.release([claim], time.monotonic())
+
+    assert claim.topic.name == SITE_KEY
+    assert before < lossy.submitted()
+    assert lossy.delivered() == lossy.submitted()
+
+
+def test_nothing_counts_as_changed_when_all_was_delivered_that_is_lost(
+    lossy: SharedStore, redis: RedisServer
+) -> None:
+    lossy.release(claim_at_once(lossy), time.monotonic())
+    assert lossy.delivered() == lossy.submitted()
+    redis.restart_empty()
+    lossy.take_in()
+
+    assert claim_at_once(lossy) == []
