@@ -748,6 +748,8 @@ def _store(found: object) -> StoreSettings | None:
         _expected("a name of at most 64 letters, digits, dots and dashes", name)
     if scheme != "sqlite":
         return StoreSettings("redis", url.replace("valkey", "redis", 1), name)
+    if "name" in entry:
+        raise _Wrong("an SQLite file has no names", "give each app a file of its own")
     host, _, path = rest.partition("/")
     if host or not path or "?" in path or path == ":memory:":
         raise _Wrong(

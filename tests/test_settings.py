@@ -637,6 +637,10 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         ],
     ),
     (
+        {**with_topic(ROUTE), "store": {"url": "sqlite:///a", "name": "shop"}},
+        ["store: an SQLite file has no names (give each app a file of its own)"],
+    ),
+    (
         {**with_topic(ROUTE), "dispatch": "there"},
         ['dispatch: expected "here" or "external", got "there"'],
     ),

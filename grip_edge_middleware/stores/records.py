@@ -7,7 +7,7 @@ changed by `rules.py`, within one transaction of the shelf that keeps them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -99,6 +99,28 @@ class Records(Protocol):
 
     def pending(self) -> int:
         """Return how many records are pending, give or take a few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Records to look at, as they were at one moment."""
+
+    sequence: int
+    """The number of the last write."""
+    common: Common
+    _records: Mapping[str, Record]
+
+    def get(self, key: str) -> Record | None:
+        """Return a key's record to look at."""
+        return self._records.get(key)
+
+    def edit(self, key: str) -> Record:
+        """Refuse to."""
+        raise TypeError(f"{key} was read to be looked at")
+
+    def pending(self) -> int:
+        """Refuse to."""
+        raise TypeError("how many are pending is known when records are written")
 
 
 class Shelf(Protocol):

@@ -42,7 +42,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel
 
 from grip_edge_middleware.errors import Mistake, SettingsError, StoreError
 from grip_edge_middleware.stores.codec import Codec
-from grip_edge_middleware.stores.records import Common, Record, Records
+from grip_edge_middleware.stores.records import Common, Record, Records, Snapshot
 from grip_edge_middleware.stores.rules import PROCESSES, version_of
 
 T = TypeVar("T")
@@ -239,7 +239,7 @@ class RedisShelf:
             for key, (revision, mark, marked_at, version) in zip(keys, found.records, strict=True)
             if revision
         }
-        return _Snapshot(found.sequence, found.common, records)
+        return Snapshot(found.sequence, found.common, records)
 
     def due(self, now: float, limit: int, *, purges: bool) -> list[str]:
         """Return the keys that are due, the longest due first."""
@@ -396,24 +396,6 @@ class _Found(NamedTuple):
 
 class _Overtaken(Exception):  # noqa: N818 - a state
     """Others have changed what the transaction has not read yet, but begun with."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """Records to look at."""
-
-    sequence: int
-    common: Common
-    _records: dict[str, Record]
-
-    def get(self, key: str) -> Record | None:
-        return self._records.get(key)
-
-    def edit(self, key: str) -> Record:
-        raise TypeError(f"{key} was read to be looked at")
-
-    def pending(self) -> int:
-        raise TypeError("how many are pending is known when records are written")
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from grip_edge_middleware.errors import StoreError
 from grip_edge_middleware.stores.codec import Codec, decode_common, encode_common
-from grip_edge_middleware.stores.records import Common, Record, Records
+from grip_edge_middleware.stores.records import Common, Record, Records, Snapshot
 from grip_edge_middleware.stores.rules import PROCESSES, build_version, version_of
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class SQLiteShelf:
             records = dict(_marks(connection, list(keys)))
             connection.execute("COMMIT")
         self._see(sequence)
-        return _Snapshot(sequence, decode_common(common), records)
+        return Snapshot(sequence, decode_common(common), records)
 
     def due(self, now: float, limit: int, *, purges: bool) -> list[str]:
         """Return the keys that are due, the longest due first."""
@@ -259,24 +259,6 @@ def _marks(connection: sqlite3.Connection, keys: Sequence[str]) -> Iterator[tupl
 
 
 # --- records ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """Records to look at."""
-
-    sequence: int
-    common: Common
-    _records: dict[str, Record]
-
-    def get(self, key: str) -> Record | None:
-        return self._records.get(key)
-
-    def edit(self, key: str) -> Record:
-        raise TypeError(f"{key} was read to be looked at")
-
-    def pending(self) -> int:
-        raise TypeError("how many are pending is known when records are written")
 
 
 @dataclass(slots=True)

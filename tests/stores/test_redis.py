@@ -8,6 +8,7 @@ import math
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -495,15 +496,34 @@ def test_names_and_databases_do_not_mix(server: RedisServer) -> None:
 
 
 def test_all_keys_are_in_one_slot_of_a_cluster(server: RedisServer, shelf: RedisShelf) -> None:
-    store = SharedStore(shelf)
-    store.add([counter("a{b}c"), counter("{}")], 0.0)
-    store.take_in()
-    store.release(store.claim(math.inf, limit=1), 0.0)
+    use(shelf)
     with closing(server.client()) as client:
         keys = list(client.scan_iter())
 
     assert len(keys) > 5
     assert len({key_slot(key.encode()) for key in keys}) == 1
+
+
+def test_a_cluster_takes_what_the_scripts_ask_for() -> None:
+    with redis_server.running("--cluster-enabled", "yes") as server:
+        with closing(server.client()) as client:
+            client.cluster("addslotsrange", 0, 16_383)
+            deadline = time.monotonic() + DEADLINE_S
+            while client.cluster("info")["cluster_state"] != "ok":
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        with closing(RedisShelf(server.url, CODEC)) as shelf:
+            use(shelf)
+
+            assert mark(shelf, "k")
+
+
+def use(shelf: RedisShelf) -> None:
+    """Have something of each kind."""
+    store = SharedStore(shelf)
+    store.add([counter("a{b}c"), counter("{}")], 0.0)
+    store.take_in()
+    store.release(store.claim(math.inf, limit=1), 0.0)
 
 
 def test_a_unix_socket_will_do(server: RedisServer) -> None:
