@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.workers.harness import Site, most_sends, paced
+from tests.recording import Answer, Recorded, acknowledge
+from tests.workers.harness import Machine, Sent, Site, most_sends, paced
 
 THROTTLE_S = 1.0
 A_SECOND = 100
@@ -62,3 +65,33 @@ def test_without_a_store_that_they_share_each_has_its_own_throttle(tmp_path: Pat
 
     assert len(sent.published) > most
     assert not sent.is_in_order
+
+
+def test_a_cdn_that_takes_its_time_keeps_no_publish_from_who_saves_all_the_time(
+    store: object, tmp_path: Path
+) -> None:
+    """Else what is to be purged would change again and again while it is."""
+    is_told, pause = threading.Event(), threading.Event()
+
+    def purge_slowly(request: Recorded) -> Answer:
+        if request.is_purge:
+            pause.wait(0.15)
+        return acknowledge(request)
+
+    with Site(tmp_path, store, throttle=0.1) as site, ThreadPoolExecutor(1) as pool:
+        site.server.respond = purge_slowly
+        site.create("blue")
+        machine = site.start("gunicorn", workers=2)
+        saving = pool.submit(save_until, is_told, machine)
+        try:
+            site.server.wait_for(lambda seen: len(Sent.of(seen, "counter-blue").published) >= 3)
+        finally:
+            is_told.set()
+        saving.result()
+
+        assert site.sent("blue").is_in_order
+
+
+def save_until(is_over: threading.Event, machine: Machine) -> None:
+    while not is_over.wait(0.01):
+        machine.save("blue")
