@@ -21,7 +21,7 @@ test: lint system
 
 # ONLY=name picks one, as pytest's -k does.
 lab: .venv/.ready system
-	$(BIN)/python -m pytest -m lab -s $(if $(ONLY),-k "$(ONLY)") tests/live tests/sources tests/applications tests/stores tests/workers tests/stores
+	$(BIN)/python -m pytest -m lab -s $(if $(ONLY),-k "$(ONLY)") tests/live tests/sources tests/applications tests/stores tests/workers
 
 bench: .venv/.ready
 	$(BIN)/python -m benchmarks.sources

@@ -181,6 +181,12 @@ class Delivery:
                 claim = replace(parcel.claim, missing=missing, is_partial=is_partial)
                 yield claim, parcel.retry_at
 
+    def awaits_trunk(self, claim: Claim) -> bool:
+        """Whether nobody can be told yet, since a CDN that all wait for is yet to answer."""
+        missing = self.targets.states if claim.missing is None else claim.missing
+        names = (purger.name for purger in self._trunk.purgers if purger.name in missing)
+        return not claim.is_only_purged and any(map(self.targets.is_under_way, names))
+
     def _cdn_states(self) -> Iterator[TargetState]:
         return (self.targets.states[name] for name in self._cdns)
 

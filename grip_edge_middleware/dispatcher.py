@@ -32,6 +32,9 @@ STORE_REST_S = 0.5
 class Dispatcher:
     """Brings what was submitted from the store to the delivery. `clock` is monotonic."""
 
+    _carried: list[Claim]
+    """Those whose purge is yet to be acknowledged."""
+
     def __init__(
         self,
         *,
@@ -78,7 +81,14 @@ class Dispatcher:
         self.take_in()
         held_until = self._delivery.held_until(now)
         if held_until is not None:
-            return None if self._store.next_due() is None else held_until
+            is_idle = self._store.next_due() is None and not self._carried
+            return None if is_idle else held_until
+        if self._carried:
+            # First, so that what came since can be claimed.
+            carried, self._carried = self._carried, []
+            self._deliver(carried, now)
+            if self._carried:
+                return self._next_due()
         limit = max(CLAIM_LIMIT, self._store.pending()) if everything else CLAIM_LIMIT
         purges = self._delivery.resting_until(now) is None
         claims = self._store.claim(now, limit=limit, everything=everything, purges=purges)
@@ -87,6 +97,10 @@ class Dispatcher:
         return self._next_due()
 
     def _next_due(self) -> float | None:
+        if self._carried:
+            now = self._clock()
+            held_until = self._delivery.held_until(now)
+            return now if held_until is None else held_until
         next_due = self._store.next_due()
         resting_until = self._delivery.resting_until(self._clock())
         if next_due is None or resting_until is None:
@@ -122,7 +136,12 @@ class Dispatcher:
         delivered = [parcel.claim for parcel in parcels if not parcel.missing]
         self._store.release(delivered, self._clock())
         for claim, due in self._delivery.waiting(parcels):
-            self._store.postpone(claim, due)
+            if self._delivery.awaits_trunk(claim):
+                # Put back, it would be merged with what came since, and have to be purged anew:
+                # where changes come faster than purges are acknowledged, for ever.
+                self._carried.append(claim)
+            else:
+                self._store.postpone(claim, due)
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Send all that is pending without waiting for windows; return whether it was delivered.
@@ -164,6 +183,8 @@ class Dispatcher:
         self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.0, deadline - self._clock()))
+        for claim in self._carried:
+            self._store.postpone(claim, self._clock())
         self._confirm_now(max(GRACE_S, deadline - self._clock()))
         if pending := self._store.pending():
             logger.error("%d topics were not delivered before the end", pending)
@@ -198,6 +219,7 @@ class Dispatcher:
         self._flushes_asked = 0
         self._flushes_tried = 0
         self._flushes_done = 0
+        self._carried = []
         self._thread: threading.Thread | None = None
 
     def _wake_up(self) -> bool:
@@ -246,7 +268,7 @@ class Dispatcher:
             return now + AFTER_FAULT_S
         finally:
             self._flushes_tried = asked
-        if self._delivery.held_until(now) is None:
+        if self._delivery.held_until(now) is None and not self._carried:
             self._flushes_done = asked
         if self._delivery.is_well():
             self._is_full = False

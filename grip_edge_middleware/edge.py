@@ -419,6 +419,7 @@ def _store(settings: Settings) -> MemoryStore | SharedStore:
         confirm_after_s=settings.confirm_after,
         replica_lag_s=settings.replica_lag,
         sends=not settings.is_external,
+        when_lost=[Change.of_site(settings.topics)],
     )
 
 

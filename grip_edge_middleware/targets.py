@@ -217,6 +217,10 @@ class Targets:
         """Whether it can be asked now: it neither rests nor is yet to answer."""
         return self.free_at(target.name) is None
 
+    def is_under_way(self, name: str) -> bool:
+        """Whether a target is yet to answer."""
+        return name in self._under_way
+
     def free_at(self, name: str) -> float | None:
         """Return when to see whether it can be asked again, None if it can be now.
 

@@ -212,7 +212,11 @@ def _handler(server: RecordingServer) -> type[BaseHTTPRequestHandler]:
             server.note_connection(self.connection)
 
         def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            length = int(self.headers.get("content-length", 0))
+            body = self.rfile.read(length)
+            if len(body) < length:  # whoever sent it was killed
+                self.close_connection = True
+                return
             headers = {name.lower(): value for name, value in self.headers.items()}
             request = Recorded(self.command, self.path, headers, body, time.monotonic())
             # Decided before it is seen, so that a test can change its mind for the next.

@@ -13,6 +13,7 @@ import pytest
 
 from grip_edge_middleware import GripEdge, SettingsError
 from tests.recording import RecordingServer
+from tests.stores import redis_server
 
 ROOT = Path(__file__).parents[1]
 NAMES = (
@@ -22,12 +23,14 @@ NAMES = (
     "docs/freshness.md",
     "docs/regions.md",
     "docs/sources.md",
+    "docs/workers.md",
 )
 DOCUMENTS = [ROOT / name for name in NAMES]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What runs a shell command of the documentation, since a test cannot.
 COMMANDS = {
+    "grip-edge dispatch shop:edge": "tests/workers/test_dispatch.py",
     "make demo": "tests/live/test_demo.py",
     "make propagation": "tests/test_propagation.py",
 }
@@ -144,6 +147,28 @@ def test_regions_mds_settings_are_right() -> None:
         targets = list(edge.health()["targets"])
     assert targets[:2] == ["varnish http://shield:6081", "eu varnish http://eu-cache:6081"]
     assert [name.split()[0] for name in targets].count("ap") == 3
+
+
+def test_what_workers_md_sets_is_sent(edge_server: RecordingServer, tmp_path: Path) -> None:
+    on_sqlite, on_redis, external, health = blocks("python", ROOT / "docs/workers.md")
+    names: dict[str, Any] = {"__name__": "workers_md"}
+    with redis_server.running() as redis:
+        for name, block in {"sqlite": on_sqlite, "redis": on_redis}.items():
+            block = re.sub(r"localhost:(6081|5561)", f"localhost:{edge_server.port}", block)
+            block = block.replace("localhost:6379", f"localhost:{redis.port}")
+            exec(block.replace("/var/lib/shop", str(tmp_path)), names)
+            with closing(GripEdge(settings=names["GRIP_EDGE"], environ={})) as edge:
+                edge.publish("counter-{name}", "1", name=name)
+                assert edge.flush(10)
+                exec(health, {"edge": edge})
+        exec(external, names)
+        with closing(GripEdge(settings=names["GRIP_EDGE"], environ={})) as edge:
+            edge.publish("counter-{name}", "1", name="external")
+            assert edge.flush(10)
+    names["edge"].close()
+
+    assert {"counter-sqlite", "counter-redis"} <= set(edge_server.channels)
+    assert "counter-external" not in edge_server.channels
 
 
 def header_lines(response: Any) -> list[str]:

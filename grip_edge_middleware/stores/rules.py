@@ -151,7 +151,7 @@ class Rules:
         """Forget what was delivered, but for its confirmation."""
         for claim in claims:
             record = records.edit(claim.topic.name)
-            if not self._is_ours(record, claim):
+            if not self.is_ours(records, claim):
                 _send_again(record, claim, now)
                 continue
             record.claimed = None
@@ -169,7 +169,7 @@ class Rules:
     def postpone(self, records: Records, claim: Claim, due: float) -> None:
         """Put a claim back, before what came after it."""
         record = records.edit(claim.topic.name)
-        if not self._is_ours(record, claim):
+        if not self.is_ours(records, claim):
             return  # it is somebody else's by now
         record.claimed = None
         if claim.published_at is not None:
@@ -178,10 +178,18 @@ class Rules:
                 claim = replace(claim, publications=())
         _put_back(record, claim, due)
 
-    def _is_ours(self, record: Record, claim: Claim) -> bool:
+    def is_ours(self, records: Records, claim: Claim) -> bool:
         """Whether nobody has claimed it since, because this took longer than the lease."""
-        held = record.claimed
-        return held is not None and record.owner == self.owner and _is_same(held, claim)
+        record = records.get(claim.topic.name)
+        if record is None or record.claimed is None:
+            return False
+        return record.owner == self.owner and _is_same(record.claimed, claim)
+
+    def give_back(self, records: Records, key: str, now: float) -> None:
+        """Have a claim be anybody's, if it is the claimer's: he does not know of it."""
+        record = records.get(key)
+        if record is not None and record.claimed is not None and record.owner == self.owner:
+            records.edit(key).leased_until = now
 
     def _confirmation_due(self, claim: Claim, now: float) -> float:
         # While a purge is late, what was on its way to the cache arrives.

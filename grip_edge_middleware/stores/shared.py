@@ -40,6 +40,8 @@ LEASE_S = 15.0
 PATIENCE_S = 0.25
 # How often a process looks for what others left.
 LOOK_S = 1.0
+# So many times that something was brought to the shelf are told apart.
+MAX_BROUGHT = 1_000
 # After a failure only the dispatcher's thread asks, so often.
 REST_S = 0.5
 
@@ -111,7 +113,8 @@ class SharedStore:
 
     `sends` is False for a process that only submits, since others send. `lease_s` is for how long
     what is claimed is not claimed by others: if its process is killed, that late it is sent.
-    `look_s` is how often a process looks for what others left.
+    `look_s` is how often a process looks for what others left. `when_lost` is submitted when the
+    shelf has lost what this process brought to it: that may have been anything.
     `clock` is monotonic. The other options are those of the memory store.
     """
 
@@ -127,6 +130,7 @@ class SharedStore:
         lease_s: float = LEASE_S,
         look_s: float = LOOK_S,
         sends: bool = True,
+        when_lost: Sequence[Change] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shelf = shelf
@@ -136,6 +140,7 @@ class SharedStore:
         self._lease_s = lease_s
         self._look_s = look_s
         self.sends = sends
+        self._when_lost = when_lost
         self._clock = clock
         self._inbox = MemoryStore(max_pending=max_pending, clock=clock)
         self._wake: Callable[[], object] = lambda: None
@@ -162,11 +167,15 @@ class SharedStore:
         self._claiming = Lock()
         self._agenda = _Agenda()
         self._held: set[str] = set()
+        # Steps of which no answer came, and the keys that they ask for.
+        self._unheard: deque[tuple[Sequence[str], Callable[[Records], object]]] = deque()
         self._overflow = Overflow()
         self._submitting = Lock()
         self._submitted = 0
         # What was brought to the shelf: the number it has here, and there.
-        self._brought: deque[tuple[int, int]] = deque()
+        self._brought: deque[tuple[int, int]] = deque(maxlen=MAX_BROUGHT)
+        self._noting = Lock()
+        self._look_at = -math.inf
         self._last_number = 0
         self._delivered = 0
         self._is_failing = False
@@ -186,11 +195,15 @@ class SharedStore:
         if self._is_failing:
             with self._asking():
                 self._shelf.read(())
+        self._make_sure()
         while self._inbox.pending():
             number = self._submitted
             self._bring(self._inbox.claim(self._clock(), limit=1_000, everything=True))
             if not self._inbox.pending():
                 self._brought.append((number, self._last_number))
+        if self._brought and self._clock() >= self._look_at:
+            self._look_at = self._clock() + self._look_s
+            self.delivered()
         escalated, refused = self._inbox.take_in()
         overflow, self._overflow = self._overflow.plus(escalated, refused), Overflow()
         return overflow
@@ -250,33 +263,72 @@ class SharedStore:
         def claim(records: Records) -> list[Claim]:
             return self._rules.claim(records, keys, now, everything=everything)
 
-        return self._shelf.write(keys, claim)
+        def give_back(records: Records) -> None:
+            for key in keys:
+                if key not in self._held:
+                    self._rules.give_back(records, key, self._shelf.now())
+
+        try:
+            return self._shelf.write(keys, claim)
+        except StoreError:
+            self._unheard.append((keys, give_back))
+            raise
 
     def release(self, claims: Iterable[Claim], now: float) -> None:
         """Forget what was delivered; what came in meanwhile can be claimed now."""
         delivered = [self._to_shared(claim) for claim in claims]
-        if delivered:
-            self._end(delivered, lambda r: self._rules.release(r, delivered, self._shared(now)))
+        if not delivered:
+            return
+
+        def release(records: Records) -> None:
+            self._rules.release(records, delivered, self._shared(now))
+
+        def release_ours(records: Records) -> None:
+            ours = [claim for claim in delivered if self._rules.is_ours(records, claim)]
+            self._rules.release(records, ours, self._shared(now))
+
+        self._end(delivered, release, once_more=release_ours)
 
     def postpone(self, claim: Claim, due: float) -> None:
         """Put a claim back, before what came after it."""
         late = self._to_shared(claim)
-        self._end([late], lambda r: self._rules.postpone(r, late, self._shared(due)))
 
-    def _end(self, claims: Iterable[Claim], step: Callable[[Records], None]) -> None:
-        """Take a step that gives claims back. If it fails, they will be claimed once more."""
+        def postpone(records: Records) -> None:
+            self._rules.postpone(records, late, self._shared(due))
+
+        self._end([late], postpone, once_more=postpone)
+
+    def _end(
+        self,
+        claims: Iterable[Claim],
+        step: Callable[[Records], None],
+        *,
+        once_more: Callable[[Records], None],
+    ) -> None:
+        """Take a step that gives claims back; `once_more` if nobody knows whether it was taken."""
         keys = [claim.topic.name for claim in claims]
+        try:
+            self._write_end(keys, step)
+        except StoreError:
+            self._unheard.append((keys, once_more))
+        self._held -= set(keys)
 
+    def _write_end(self, keys: Sequence[str], step: Callable[[Records], object]) -> None:
         def end(records: Records) -> dict[str, _Own]:
             step(records)
             return _own(records, keys)
 
-        try:
-            with self._asking():
-                self._keep(self._shelf.write(keys, end))
-        except StoreError:
-            logger.debug("%d topics will be sent once more", len(keys))
-        self._held -= set(keys)
+        with self._asking():
+            self._keep(self._shelf.write(keys, end))
+
+    def _make_sure(self) -> None:
+        """Take the steps once more that may not have been taken, or without our knowing.
+
+        Else nobody would claim their topics before the lease ends.
+        """
+        while self._unheard:
+            self._write_end(*self._unheard[0])
+            self._unheard.popleft()
 
     # --- what is pending --------------------------------------------------------------------
 
@@ -309,11 +361,23 @@ class SharedStore:
         try:
             with self._asking():
                 oldest = self._shelf.oldest()
+                # Asked last: what was lost before is known to be forgotten.
+                forgotten = self._shelf.read(()).common.forgotten
         except StoreError:
             return self._delivered
-        while self._brought and (oldest is None or self._brought[0][1] < oldest):
-            self._delivered = self._brought.popleft()[0]
-        return self._delivered
+        with self._noting:
+            if self._brought and self._brought[0][1] <= forgotten:
+                self._submit_loss()
+            while self._brought and (oldest is None or self._brought[0][1] < oldest):
+                self._delivered = self._brought.popleft()[0]
+            return self._delivered
+
+    def _submit_loss(self) -> None:
+        """Have everything count as changed: the shelf knows nothing of what it was brought."""
+        logger.warning("the store has lost what was pending, so everything counts as changed")
+        self._brought.clear()
+        self.add(self._when_lost, self._clock())
+        self._wake()
 
     def escalated(self) -> list[str]:
         """Return the keys that wait in place of topics, none while the shelf does not answer."""
