@@ -31,8 +31,8 @@ def save_through_all(site: Site, kind: str, lasts_s: int) -> int:
     sent, most = site.sent("blue"), most_sends(took_s, THROTTLE_S)
     shares = sorted(Counter(answer.by for answer in answers).values())
     print(
-        f"\n{site.store_kind:6} {kind:8} {len(answers)} saves in {took_s:.1f} s, by workers {shares}: "
-        f"{sent.purges} purges, {len(sent.published)} publishes; one process at most {most}"
+        f"\n{site.store_kind:6} {kind:8} {len(answers)} saves in {took_s:.1f} s, "
+        f"by workers {shares}: {sent.purges} purges, {len(sent.published)} publishes; one process at most {most}"
     )
     return most
 
