@@ -32,7 +32,8 @@ def save_through_all(site: Site, kind: str, lasts_s: int) -> int:
     shares = sorted(Counter(answer.by for answer in answers).values())
     print(
         f"\n{site.store_kind:6} {kind:8} {len(answers)} saves in {took_s:.1f} s, "
-        f"by workers {shares}: {sent.purges} purges, {len(sent.published)} publishes; one process at most {most}"
+        f"by workers {shares}: {sent.purges} purges, {len(sent.published)} publishes; "
+        f"one process at most {most}"
     )
     return most
 
