@@ -25,9 +25,9 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.lab), "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> object:
-    """The setting of a store that is empty."""
+    """The setting of a store that is empty. `make test` has time for one, unless a test says so."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'store'}"
     return {"url": request.getfixturevalue("redis_of_all").url, "name": tmp_path.name}

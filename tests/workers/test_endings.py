@@ -11,6 +11,11 @@ from tests.workers.harness import Site
 
 NEVER_S = 3600.0
 
+# Those of the file are forks' and threads' concern most.
+pytestmark = pytest.mark.parametrize(
+    "store", ["sqlite", pytest.param("redis", marks=pytest.mark.lab)], indirect=True
+)
+
 SERVERS = [
     pytest.param("gunicorn", (), 1, id="sync"),
     pytest.param("gunicorn", ("--preload",), 2, id="preload"),

@@ -35,12 +35,7 @@ def refuses(redis: RedisServer) -> Iterator[None]:
     redis.start()
 
 
-FAULTS = pytest.mark.parametrize("fault", [hangs, refuses])
-KINDS = pytest.mark.parametrize(
-    ("kind", "options"),
-    [("gunicorn", ("--worker-class=gthread", "--threads=4")), ("uvicorn", ())],
-    ids=["gunicorn", "uvicorn"],
-)
+OPTIONS = {"gunicorn": ("--worker-class=gthread", "--threads=4"), "uvicorn": ()}
 
 
 def save_or_read(machine: Machine) -> Callable[[int], float]:
@@ -54,14 +49,13 @@ def save_or_read(machine: Machine) -> Callable[[int], float]:
 def survives(
     fault: Fault,
     kind: str,
-    options: tuple[str, ...],
     redis: RedisServer,
     folder: Path,
     lasts_s: int,
 ) -> None:
     with Site(folder, redis.url, throttle=0.2) as site:
         site.create(*NAMES)
-        machine = site.start(kind, *options, workers=2)
+        machine = site.start(kind, *OPTIONS[kind], workers=2)
         work = save_or_read(machine)
         before, _ = paced(work, A_SECOND, 1)
         with fault(redis):
@@ -80,21 +74,20 @@ def survives(
     assert all(one.versions == sorted(one.versions) for one in sent)
 
 
-@FAULTS
-@KINDS
+@pytest.mark.parametrize(("fault", "kind"), [(hangs, "gunicorn"), (refuses, "uvicorn")])
 def test_nothing_is_lost_that_a_process_has(
-    fault: Fault, kind: str, options: tuple[str, ...], redis: RedisServer, tmp_path: Path
+    fault: Fault, kind: str, redis: RedisServer, tmp_path: Path
 ) -> None:
-    survives(fault, kind, options, redis, tmp_path, lasts_s=3)
+    survives(fault, kind, redis, tmp_path, lasts_s=3)
 
 
 @pytest.mark.lab
-@FAULTS
-@KINDS
+@pytest.mark.parametrize("fault", [hangs, refuses])
+@pytest.mark.parametrize("kind", OPTIONS)
 def test_nothing_is_lost_for_longer(
-    fault: Fault, kind: str, options: tuple[str, ...], redis: RedisServer, tmp_path: Path
+    fault: Fault, kind: str, redis: RedisServer, tmp_path: Path
 ) -> None:
-    survives(fault, kind, options, redis, tmp_path, lasts_s=10)
+    survives(fault, kind, redis, tmp_path, lasts_s=10)
 
 
 def test_an_event_loop_goes_on_while_redis_hangs(redis: RedisServer, tmp_path: Path) -> None:
