@@ -411,7 +411,7 @@ def _store(settings: Settings) -> MemoryStore | SharedStore:
             max_pending=settings.max_pending,
             confirm_after_s=settings.confirm_after,
             replica_lag_s=settings.replica_lag,
-            when_served=partial(warn_of_siblings, repr([t.template.text for t in settings.topics])),
+            when_served=partial(warn_of_siblings, _identity(settings)),
         )
     return SharedStore(
         _shelf(settings.store, Codec(settings.topics, throttle_s=settings.throttle)),
@@ -421,6 +421,12 @@ def _store(settings: Settings) -> MemoryStore | SharedStore:
         sends=not settings.is_external,
         when_lost=[Change.of_site(settings.topics)],
     )
+
+
+def _identity(settings: Settings) -> str:
+    """Return what is the same in all workers of an app, and hardly in another app."""
+    names = [topic.template.text for topic in settings.topics]
+    return repr((names, settings.trunk, settings.regions))
 
 
 def _shelf(store: StoreSettings, codec: Codec) -> Shelf:
