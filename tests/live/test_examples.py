@@ -18,7 +18,7 @@ from clients import StreamClient, connected, request
 from launch import Edge
 from servers import command_server, wait_until_reached
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 GUNICORN = ["-m", "gunicorn", "--threads", "8", "--log-level", "warning"]
 UVICORN = ["-m", "uvicorn", "--log-level", "warning"]

@@ -13,7 +13,7 @@ from board import HOLD_TIMEOUT_S, Board, Page, Wired, board, recovers, showing, 
 from checkpoint import DEADLINE_S
 from clients import StreamClient
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 CLIENTS = 100
 CHANGES = 50

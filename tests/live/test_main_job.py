@@ -28,7 +28,7 @@ from tap import Passage, Tap
 from examples.flask_app import app as counters
 from grip_edge_middleware import GripEdge
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 # Importing the example makes an app of its own, which saves its first counters to an edge that is
 # not there. Ours is made by the fixture.

@@ -18,7 +18,7 @@ from crowd import Crowd, arriving, shows
 
 from grip_edge_middleware import policy
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 CLIENTS = 20
 HEALED_WITHIN_S = 3.5
