@@ -141,6 +141,10 @@ class GripProxy:
         for session in self._channels.sessions:
             session.tell(ASK)
 
+    def is_watched(self, channel: str) -> bool:
+        """Whether anybody is subscribed to a channel."""
+        return bool(self._channels.sessions_of(channel))
+
     def close(self) -> None:
         """End all streams, and answer all long-polls."""
         self._is_closed = True

@@ -129,7 +129,7 @@ def configuration(listener: Listener) -> uvicorn.Config:
         listener.app,
         http="h11",
         ws="none",
-        lifespan="on" if listener.has_lifespan else "off",
+        lifespan="auto" if listener.has_lifespan else "off",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -227,8 +227,14 @@ class Page:
 class OpenGate:
     """The control: no gate. Versions are told all the same."""
 
+    is_local = True
+
     def __init__(self, gate: Gate) -> None:
         self.versions = gate.versions
+        self._gate = gate
+
+    def for_request(self, names: Iterable[str]) -> Gate:
+        return OpenGate(self._gate.for_request(names))
 
     def sequence(self) -> int:
         return 0

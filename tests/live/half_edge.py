@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # What it runs is the package beside these tests, installed or not.
@@ -37,7 +38,9 @@ def proxy(client_port: int, control_port: int, cache_port: int) -> Running:
     )
 
 
+HALVES: dict[str, Callable[..., Running]] = {"cache": cache, "proxy": proxy}
+
 if __name__ == "__main__":
     half, *ports = sys.argv[1:]
-    with {"cache": cache, "proxy": proxy}[half](*map(int, ports)) as running:
+    with HALVES[half](*map(int, ports)) as running:
         running.wait()

@@ -203,6 +203,7 @@ def test_publish_and_marker_lost_and_a_later_change(served: Board) -> None:
     assert healed == control == [[0, 2]] * CLIENTS
 
 
+@pytest.mark.real_edge  # takes long
 def test_publish_and_marker_lost_and_no_later_change(
     served: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +232,7 @@ async def late_while_a_next_link_is_read(page: Page) -> Told:
     return await told(page, late, 1)
 
 
+@pytest.mark.real_edge  # takes long
 def test_next_link_in_transit_to_the_proxy_across_the_change(wired: Wired) -> None:
     with board(wired) as served:
         healed = play(served, late_while_a_next_link_is_read)
@@ -270,6 +272,7 @@ async def late_after_a_next_link_was_answered(page: Page) -> Told:
     return await told(page, late, 1)
 
 
+@pytest.mark.real_edge  # takes long
 def test_change_after_the_app_read_for_a_next_link(wired: Wired) -> None:
     """The gate keeps that answer out of the cache: else the confirmation is too late for some."""
     with board(wired) as served:
@@ -302,6 +305,7 @@ async def late_with_what_the_confirmation_found(page: Page) -> Told:
         return await told(page, [late], 2)
 
 
+@pytest.mark.real_edge  # takes long
 def test_what_the_first_confirmation_finds_has_been_given_to_somebody(wired: Wired) -> None:
     """Who comes to the proxy after the first marker with it is told by the second."""
     with board(wired, confirm_after_s=[0.5, 1.5]) as served:
@@ -463,6 +467,7 @@ def test_two_changes_within_a_throttle_window(wired: Wired) -> None:
     assert all(values[-1] == 3 and values == sorted(values) for values in healed + control)
 
 
+@pytest.mark.real_edge  # a crowd
 def test_connecting_costs_the_app_next_to_nothing(served: Board) -> None:
     page = served.page("board", "crowd")
 
