@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 
-from grip_edge_middleware.devedge.asgi import as_app
+from grip_edge_middleware.devedge.asgi import as_app, as_socket_app
 from grip_edge_middleware.devedge.cache import Cache
 from grip_edge_middleware.devedge.control import control
 from grip_edge_middleware.devedge.origin import AppOrigin, origin_of
@@ -58,6 +58,7 @@ class DevEdge:
         self.control = control(self.proxy, self.cache, key=control_key)
         self.cached = as_app(self.cache)
         self._clients = as_app(self.proxy)
+        self._sockets = as_socket_app(self.proxy)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a client. The app in this process starts and ends with the edge."""
@@ -65,7 +66,9 @@ class DevEdge:
             app = self._app_of_this_process()
             app.state = scope.get("state", app.state)
             await app.app(scope, receive, send)
-        elif scope["type"] == "http":
+        elif scope["type"] == "websocket":
+            await self._sockets(scope, receive, send)
+        else:
             await self._clients(scope, receive, send)
 
     def serve(
@@ -88,7 +91,9 @@ class DevEdge:
         logger.warning("the development edge is for development only: never serve the public")
         return Running(
             [
-                Listener("clients", self, client_port, has_lifespan=self._has_app),
+                Listener(
+                    "clients", self, client_port, has_lifespan=self._has_app, has_sockets=True
+                ),
                 Listener("control", self.control, control_port),
                 Listener("cache", self.cached, cache_port),
             ],

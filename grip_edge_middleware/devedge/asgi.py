@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from grip_edge_middleware.devedge.exchange import (
     BODILESS,
@@ -16,6 +17,8 @@ from grip_edge_middleware.devedge.exchange import (
     OriginFailed,
     pieces,
 )
+from grip_edge_middleware.devedge.proxy import GripProxy
+from grip_edge_middleware.devedge.sockets import GripSocket
 from grip_edge_middleware.types import ASGIApp, Receive, Scope, Send
 
 
@@ -41,18 +44,33 @@ def as_app(fetch: Fetch) -> ASGIApp:
     return app
 
 
+def as_socket_app(proxy: GripProxy) -> ASGIApp:
+    """Return an ASGI app that serves WebSockets, by asking over HTTP."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        asked = asked_of(scope, b"")
+        asked = asked.without(name for name, _ in asked.headers if name.startswith("grip-"))
+        with suppress(WebSocketDisconnect):
+            await GripSocket(proxy, asked, WebSocket(scope, receive, send)).serve()
+
+    return app
+
+
 async def read_asked(scope: Scope, receive: Receive) -> Asked:
     """Read a request with its body."""
-    request = Request(scope, receive)
+    return asked_of(scope, await Request(scope, receive).body())
+
+
+def asked_of(scope: Scope, body: bytes) -> Asked:
+    """Return the request that an ASGI server tells of."""
     lines = ((n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"])
     headers = [(name, value) for name, value in lines if name not in HOP_BY_HOP]
     target = scope.get("raw_path") or scope["path"].encode()
     if scope["query_string"]:
         target += b"?" + scope["query_string"]
     client = scope.get("client") or ("127.0.0.1", 0)
-    return Asked(
-        scope["method"], target.decode("latin-1"), headers, await request.body(), client[0]
-    )
+    method = scope.get("method", "GET")
+    return Asked(method, target.decode("latin-1"), headers, body, client[0])
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -51,6 +51,17 @@ class Held:
             {channel.name: channel.filters for channel in channels},
         )
 
+    def add(self, channel: Channel, now: float) -> None:
+        """Hold the client for one more channel."""
+        self.have[channel.name] = channel.prev_id
+        self.heard[channel.name] = now
+        self.filters[channel.name] = channel.filters
+
+    def drop(self, name: str) -> None:
+        """Hold the client for one channel less."""
+        for known in (self.have, self.heard, self.filters):
+            known.pop(name, None)
+
     def take(self, item: Item, now: float) -> Verdict:
         """Judge an item, and note that the client has it if it gets it."""
         if item.channel not in self.have or self.format not in item.formats:

@@ -155,11 +155,19 @@ def scope_of(asked: Asked, state: dict[str, Any]) -> Scope:
         "raw_path": path.encode("latin-1"),
         "query_string": query.encode("latin-1"),
         "root_path": "",
-        "headers": [(n.encode("latin-1"), v.encode("latin-1")) for n, v in asked.headers],
+        "headers": lines_of(asked),
         "client": (asked.client, 0),
         "server": (host or "localhost", int(port) if port.isdecimal() else 80),
         "state": dict(state),
     }
+
+
+def lines_of(asked: Asked) -> list[tuple[bytes, bytes]]:
+    """Return the headers as bytes; the body is whole, and its length known."""
+    if asked.body or asked.method in ("POST", "PUT", "PATCH"):
+        asked = asked.saying(("content-length", str(len(asked.body))))
+    headers = asked.without({"expect"}).headers
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 class UrlOrigin:
@@ -189,16 +197,13 @@ class UrlOrigin:
         await self._pool.aclose()
 
     def _request(self, asked: Asked) -> httpcore2.Request:
-        headers = [(n, v) for n, v in asked.headers if n not in ("content-length", "expect")]
-        if asked.body or asked.method in ("POST", "PUT", "PATCH"):
-            headers.append(("content-length", str(len(asked.body))))
         url = httpcore2.URL(
             scheme=self._scheme, host=self._host, port=self._port, target=asked.target.encode()
         )
         return httpcore2.Request(
             asked.method,
             url,
-            headers=[(n.encode("latin-1"), v.encode("latin-1")) for n, v in headers],
+            headers=lines_of(asked),
             content=asked.body,
             extensions={"timeout": {"connect": CONNECT_TIMEOUT_S, "read": READ_TIMEOUT_S}},
         )

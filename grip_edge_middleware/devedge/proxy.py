@@ -18,6 +18,7 @@ from typing import Any
 
 import jwt
 
+from grip_edge_middleware.devedge.events import Event
 from grip_edge_middleware.devedge.exchange import (
     BODILESS,
     Answer,
@@ -31,6 +32,7 @@ from grip_edge_middleware.devedge.exchange import (
 )
 from grip_edge_middleware.devedge.holds import Channels, Held, Verdict
 from grip_edge_middleware.devedge.instruct import (
+    Channel,
     Instruct,
     InstructError,
     Item,
@@ -66,7 +68,9 @@ class Session:
     asked: Asked
     instruct: Instruct
     held: Held
-    inbox: asyncio.Queue[Item | Signal] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
+    inbox: asyncio.Queue[Item | Signal | Event] = field(
+        default_factory=lambda: asyncio.Queue(MAX_WAITING)
+    )
     keep_alive_due: float = math.inf
 
     def tell(self, news: Item | Signal) -> None:
@@ -79,14 +83,14 @@ class Session:
         while not self.inbox.empty():
             self.inbox.get_nowait()
 
-    async def news(self, until: float) -> Item | Signal | None:
+    async def news(self, until: float) -> Item | Signal | Event | None:
         """Return what comes next, None if nothing comes in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until if until < math.inf else None):
                 return await self.inbox.get()
         return None
 
-    def verdict(self, news: Item | Signal | None) -> Verdict:
+    def verdict(self, news: Item | Signal | Event | None) -> Verdict:
         """Judge what came; None is the next link that is due."""
         return self.held.take(news, now()) if isinstance(news, Item) else Verdict.ASK
 
@@ -95,7 +99,7 @@ class Session:
         """When something is to be done for the session if nothing comes."""
         return min(self.keep_alive_due, self.held.next_link_due(self.instruct))
 
-    def is_idle(self, news: Item | Signal | None) -> bool:
+    def is_idle(self, news: Item | Signal | Event | None) -> bool:
         """Whether nothing came and it is not time for the next link."""
         return news is None and now() < self.held.next_link_due(self.instruct)
 
@@ -127,7 +131,7 @@ class GripProxy:
     async def __call__(self, asked: Asked, /) -> Answer:
         """Answer a client: at once, when there is news, or by a stream that goes on."""
         asked = asked.without(name for name, _ in asked.headers if name.startswith("grip-"))
-        return await self._answered(asked, await self._ask(asked))
+        return await self._answered(asked, await self.ask(asked))
 
     def publish(self, items: Iterable[Item]) -> None:
         """Tell whoever is subscribed."""
@@ -152,7 +156,8 @@ class GripProxy:
             session.drop_waiting()
             session.tell(END)
 
-    async def _ask(self, asked: Asked, last: Iterable[tuple[str, str]] = ()) -> Answer:
+    async def ask(self, asked: Asked, last: Iterable[tuple[str, str]] = ()) -> Answer:
+        """Ask as the GRIP proxy: signed, and saying what a client has."""
         headers = [
             *((n, v) for n, v in asked.headers if n != "accept-encoding"),
             ("grip-sig", signature(self._sig_key, self._sig_iss, int(time.time()))),
@@ -194,7 +199,7 @@ class GripProxy:
                 return bare(answer, instruct.status)
         finally:
             self._close(session, lingers=True)
-        return await self._answered(asked, await self._ask(asked, session.held.grip_last))
+        return await self._answered(asked, await self.ask(asked, session.held.grip_last))
 
     # ---------------------------------------------------------------------------------- streams
 
@@ -278,11 +283,29 @@ class GripProxy:
 
     async def _read_whole(self, asked: Asked, last: list[tuple[str, str]]) -> Answer:
         try:
-            return await whole(await self._ask(asked, last))
+            return await whole(await self.ask(asked, last))
         except OriginFailed as failure:
             return plain(502, str(failure))
 
     # --------------------------------------------------------------------------------- sessions
+
+    def open_socket(self, asked: Asked) -> Session:
+        """Return the session of a WebSocket, which is subscribed to nothing yet."""
+        return self._open("ws-message", asked, Instruct())
+
+    def close_socket(self, session: Session) -> None:
+        """End the session of a WebSocket."""
+        self._close(session)
+
+    def subscribe(self, session: Session, channel: Channel) -> None:
+        """Subscribe a WebSocket to one more channel."""
+        session.held.add(channel, now())
+        self._channels.join(session, [channel.name], now())
+
+    def unsubscribe(self, session: Session, name: str) -> None:
+        """Undo `subscribe`."""
+        session.held.drop(name)
+        self._channels.leave(session, [name], now())
 
     def _open(self, format_: str, asked: Asked, instruct: Instruct) -> Session:
         session = Session(asked, instruct, Held.begin(format_, instruct.channels, now()))

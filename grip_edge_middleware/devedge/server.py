@@ -33,6 +33,7 @@ class Listener:
     app: ASGIApp
     port: int = 0
     has_lifespan: bool = False
+    has_sockets: bool = False
 
 
 class Running:
@@ -128,7 +129,7 @@ def configuration(listener: Listener) -> uvicorn.Config:
     return uvicorn.Config(
         listener.app,
         http="h11",
-        ws="none",
+        ws="wsproto" if listener.has_sockets else "none",
         lifespan="auto" if listener.has_lifespan else "off",
         log_config=None,
         access_log=False,
