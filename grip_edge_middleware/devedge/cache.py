@@ -60,7 +60,7 @@ class Cache:
         if (held := probe(asked)) is not None:
             return held
         if not is_shareable(asked):
-            return shown(asked, await self._ask(asked), "MISS", 0)
+            return await missed(asked, await self._ask(asked))
         return await self._shared(asked)
 
     def purge(self, keys: list[str], *, hard: bool = False) -> int:
@@ -88,7 +88,7 @@ class Cache:
             try:
                 if flight is None or self._is_unshared(name):
                     answer = await self._fly(name, asked, has_copy=copy is not None)
-                    return shown(asked, answer, "MISS", 0)
+                    return await missed(asked, answer)
                 await self._landed(flight)
             except AppFailed:
                 stale = self._find(name, asked)
@@ -146,6 +146,14 @@ class Cache:
 
     def _is_unshared(self, name: str) -> bool:
         return self._clock() < self._unshared.get(name, 0.0)
+
+
+async def missed(asked: Asked, answer: Answer) -> Answer:
+    """Return what the asker gets of an answer that was just fetched."""
+    result = shown(asked, answer, "MISS", 0)
+    if result.body is not answer.body:
+        await whole_body(answer)  # nobody else reads it, and the app waits until somebody does
+    return result
 
 
 def failed(failure: OriginFailed) -> Answer:

@@ -188,6 +188,7 @@ async def lose_publish_and_marker(page: Page, clients: list[StreamClient]) -> No
     assert not any(event.data == "1" for client in clients for event in client.events)
 
 
+@pytest.mark.real_edge  # takes long
 def test_publish_and_marker_lost_and_a_later_change(served: Board) -> None:
     """Nothing tells the clients. The next change does, which is the control's only hope too."""
 
@@ -244,6 +245,7 @@ def test_next_link_in_transit_to_the_proxy_across_the_change(wired: Wired) -> No
     assert control == [[0]] * CLIENTS  # without confirmation, and so without a marker
 
 
+@pytest.mark.real_edge  # takes long
 def test_next_link_in_transit_to_the_proxy_across_the_marker_too(served: Board) -> None:
     """Whom the marker sends to the link joins the old read. A later change heals, or the timer."""
 
