@@ -50,6 +50,7 @@ MAX_WAITING = 100
 FIRST_SUBSCRIBER_S = 1.0
 # After which a failing next link is asked again, with up to a second more; then the stream ends.
 RETRIES_S = (1, 2, 4, 8, 16)
+RETRY_SPREAD_S = 1.0
 _OF_THE_BODY = frozenset({"content-length", "content-encoding", "transfer-encoding"})
 
 
@@ -267,7 +268,7 @@ class GripProxy:
             answer = await self._read(link, host, session.held.grip_last)
             if answer.status // 100 == 2 or retry_s is None:
                 break
-            await asyncio.sleep(retry_s + random.random())  # noqa: S311
+            await asyncio.sleep(retry_s + random.uniform(0, RETRY_SPREAD_S))  # noqa: S311
         return answer
 
     async def _read(self, link: str, host: str, last: list[tuple[str, str]]) -> Answer:

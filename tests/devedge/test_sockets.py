@@ -75,7 +75,8 @@ def connected(url: str) -> Iterator[WebSocket]:
         yield socket
     finally:
         socket.close()
-        socket.shutdown()  # if the other side closed it, that did nothing
+        # If the other side closed it, that did nothing.
+        socket.shutdown()  # type: ignore[no-untyped-call]
 
 
 def publish(control_url: str, socket: WebSocket, **message: object) -> None:
