@@ -65,6 +65,7 @@ class Board:
         confirm_after_s: float | list[float],
         throttle_s: float,
         gate: bool,
+        store: str | None,
     ) -> None:
         self.edge = wired.edge
         self.wire = wired.wire
@@ -79,15 +80,15 @@ class Board:
         self.after_read = Checkpoint()
         self.in_transit = Checkpoint()
         """Answers between the middleware and the cache: decided, and on their way."""
-        self.grip_edge = GripEdge(
-            settings={
-                "cdn": f"varnish://127.0.0.1:{purges.port}",
-                "grip_url": [f"http://127.0.0.1:{tap.port}" for tap in publishes],
-                "confirm_after": confirm_after_s,
-                "throttle": throttle_s,
-                "topics": topics_of_pages(confirms=bool(self.confirm_after_s)),
-            }
-        )
+        self.settings = {
+            "cdn": f"varnish://127.0.0.1:{purges.port}",
+            "grip_url": [f"http://127.0.0.1:{tap.port}" for tap in publishes],
+            "confirm_after": confirm_after_s,
+            "throttle": throttle_s,
+            "topics": topics_of_pages(confirms=bool(self.confirm_after_s)),
+            "store": store,
+        }
+        self.grip_edge = GripEdge(settings=self.settings)
         self.face = self.grip_edge.wsgi(self.app)
         if not gate:
             self.face.gate = OpenGate(self.face.gate)  # type: ignore[attr-defined]
@@ -231,10 +232,9 @@ class OpenGate:
 
     def __init__(self, gate: Gate) -> None:
         self.versions = gate.versions
-        self._gate = gate
 
     def for_request(self, names: Iterable[str]) -> Gate:
-        return OpenGate(self._gate.for_request(names))
+        return self
 
     def sequence(self) -> int:
         return 0
@@ -250,6 +250,7 @@ def board(
     confirm_after_s: float | list[float] = CONFIRM_AFTER_S,
     throttle_s: float = 0.0,
     gate: bool = True,
+    store: str | None = None,
 ) -> Iterator[Board]:
     """Serve a board behind the edge, and behind others that share its cache."""
     with ExitStack() as stack:
@@ -263,6 +264,7 @@ def board(
             confirm_after_s=confirm_after_s,
             throttle_s=throttle_s,
             gate=gate,
+            store=store,
         )
         stack.callback(served.grip_edge.close)
         stack.enter_context(wsgi_server(served.on_the_wire, wired.edge.app_port))
