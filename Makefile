@@ -1,4 +1,5 @@
-# make demo      the Flask example behind Pushpin and Varnish (APP=starlette for the other)
+# make demo      the Flask example behind the embedded edge (APP=starlette for the other; EDGE=real: Pushpin
+#                and Varnish)
 # make test      linters, types and every test, live ones included
 # make lab       the race laboratory: longer runs on the real edge, and kills; prints its tables
 # make bench     what it costs a transaction that its changes are seen; prints a table
@@ -9,12 +10,13 @@
 
 PYTHON ?= python3
 APP ?= flask
+EDGE ?= embedded
 BIN := .venv/bin
 
 .PHONY: demo test lab bench propagation lint clean system
 
-demo: .venv/.ready system
-	@$(BIN)/python examples/demo.py $(APP)
+demo: .venv/.ready $(if $(filter real,$(EDGE)),system)
+	@$(BIN)/python examples/demo.py $(APP) --edge $(EDGE)
 
 test: lint system
 	$(BIN)/python -m pytest

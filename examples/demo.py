@@ -1,6 +1,8 @@
-"""One example behind the shipped edge, started and stopped as one thing.
+"""One example behind an edge, started and stopped as one thing.
 
-    python examples/demo.py [flask|starlette]
+    python examples/demo.py [flask|starlette] [--edge embedded|real]
+
+The embedded edge is the package's own, for development. The real one is Pushpin and Varnish.
 
 It listens on loopback only, keeps its database in a temporary folder, and leaves nothing behind.
 """
@@ -20,9 +22,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "edge"))
+sys.path[:0] = [str(HERE / "edge"), str(HERE.parent)]
 
 from launch import (  # noqa: E402
     Edge,
@@ -31,7 +34,10 @@ from launch import (  # noqa: E402
     check_binaries,
     closing_client,
     end_with_parent,
+    free_ports,
 )
+
+from grip_edge_middleware.devedge import DevEdge  # noqa: E402
 
 CLIENT_PORT = 7999
 START_TIMEOUT_S = 30.0
@@ -77,7 +83,9 @@ TEXT = """
          curl -N {url}{stream}
          curl {post}
 
-  Wired  browser - Pushpin :{client_port} - Varnish :{cache_port} - {app} :{app_port}
+  Wired  browser - {edge} - {app} :{app_port}
+
+  Ready  after {ready_s:.1f} s
 
   Ctrl-C stops everything.
 """
@@ -87,10 +95,46 @@ class AppFailed(Exception):  # noqa: N818 - as EdgeFailed
     """The app ended; the text ends with what it wrote."""
 
 
+class Embedded:
+    """The development edge, on a thread of this process, in front of `app_port`."""
+
+    def __init__(self, *, client_port: int | None = None) -> None:
+        self.app_port = next(free_ports())
+        dev_edge = DevEdge(f"http://127.0.0.1:{self.app_port}")
+        self._running = dev_edge.running(client_port=client_port or 0)
+
+    def __enter__(self) -> Self:
+        self._running.__enter__()
+        self.client_port = self._running.ports["clients"]
+        self.url = self._running.url("clients")
+        self.control_url = self._running.url("control")
+        self.cdn_url = f"varnish://127.0.0.1:{self._running.ports['cache']}"
+        self.wiring = f"embedded edge :{self.client_port}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.__exit__()
+
+
+class Real(Edge):
+    """Pushpin and Varnish."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        return self
+
+    @property
+    def wiring(self) -> str:
+        return f"Pushpin :{self.client_port} - Varnish :{self.cache_port}"
+
+
+EDGES: dict[str, type[Embedded | Real]] = {"embedded": Embedded, "real": Real}
+
+
 class App:
     """An example under its usual server, as a process that ends with this one."""
 
-    def __init__(self, example: Example, edge: Edge, folder: Path) -> None:
+    def __init__(self, example: Example, edge: Embedded | Real, folder: Path) -> None:
         server = example.server.format(port=edge.app_port)
         self._log = folder / "app.log"
         with self._log.open("wb") as log:
@@ -102,6 +146,7 @@ class App:
                     "GRIP_URL": edge.control_url,
                     "EDGE_CDN": edge.cdn_url,
                     "DATABASE_URL": example.database.format(folder=folder),
+                    "TMPDIR": str(folder),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -130,18 +175,20 @@ class App:
             self._process.wait()
 
 
-def run(name: str) -> None:
+def run(name: str, kind: str) -> None:
     """Start the edge and the app, say what to do with them, and wait until one of them ends."""
+    began = time.monotonic()
     example = EXAMPLES[name]
-    check_binaries()
+    if kind == "real":
+        check_binaries()
     with (
         tempfile.TemporaryDirectory(prefix="grip-edge-demo-") as folder,
-        Edge(client_port=CLIENT_PORT if can_listen(CLIENT_PORT) else None) as edge,
+        EDGES[kind](client_port=CLIENT_PORT if can_listen(CLIENT_PORT) else None) as edge,
         running(App(example, edge, Path(folder))) as app,
         uninterrupted_end(),
     ):
         wait_until_answered(edge.client_port, example.page, app)
-        print(describe(name, edge), flush=True)
+        print(describe(name, edge, time.monotonic() - began), flush=True)
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         app.check()
         raise EdgeFailed("a program of the edge ended")
@@ -194,7 +241,7 @@ def answers(port: int, path: str) -> bool:
         return False
 
 
-def describe(name: str, edge: Edge) -> str:
+def describe(name: str, edge: Embedded | Real, ready_s: float) -> str:
     example = EXAMPLES[name]
     return TEXT.format(
         url=edge.url,
@@ -202,22 +249,23 @@ def describe(name: str, edge: Edge) -> str:
         act=example.act,
         stream=example.stream,
         post=example.post.format(url=edge.url),
-        client_port=edge.client_port,
-        cache_port=edge.cache_port,
+        edge=edge.wiring,
+        ready_s=ready_s,
         app=f"{name.capitalize()} app",
         app_port=edge.app_port,
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run an example behind Pushpin and Varnish.")
+    parser = argparse.ArgumentParser(description="Run an example behind an edge.")
     parser.add_argument("example", nargs="?", default="flask", choices=EXAMPLES)
-    name: str = parser.parse_args().example
+    parser.add_argument("--edge", default="embedded", choices=EDGES)
+    options = parser.parse_args()
     # SIGINT too: a shell starts background jobs with it ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        run(name)
+        run(options.example, options.edge)
     except (AppFailed, EdgeFailed, EdgeMissing) as error:
         sys.exit(f"demo: {error}")
     except KeyboardInterrupt:

@@ -1,4 +1,7 @@
-"""The shipped edge, running, for tests that want the real thing."""
+"""The edge, running, for tests that want the real thing: Pushpin and Varnish.
+
+A test that is marked `both_edges` runs on the development edge as well, from the same code.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ sys.path.insert(0, str(HERE))
 
 from board import Wired  # noqa: E402
 from clients import CONNECTS_AT_ONCE, StreamClient, connected  # noqa: E402
+from embedded import EmbeddedEdge  # noqa: E402
 from launch import Edge, EdgeMissing, free_ports  # noqa: E402
 from wire import Wire  # noqa: E402
 
@@ -25,20 +29,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+EDGES = {"real": Edge, "embedded": EmbeddedEdge}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on the edges that it is for."""
+    if "make_edge" in metafunc.fixturenames:
+        marks = {mark.name for mark in metafunc.definition.iter_markers()}
+        both = "both_edges" in marks and not marks & {"real_edge", "lab"}
+        kinds = ["embedded", "real"] if both else ["real"]
+        metafunc.parametrize(
+            "make_edge", [EDGES[kind] for kind in kinds], ids=kinds, scope="session"
+        )
+
+
 @pytest.fixture(scope="session")
-def edge() -> Iterator[Edge]:
-    """Pushpin and Varnish in front of `edge.app_port`, where no app listens yet."""
-    with running(Edge()) as edge:
+def edge(make_edge: type[Edge]) -> Iterator[Edge]:
+    """An edge in front of `edge.app_port`, where no app listens yet."""
+    with running(make_edge()) as edge:
         yield edge
 
 
 @pytest.fixture(scope="session")
-def wired() -> Iterator[Wired]:
-    """Another edge, with a wire between Pushpin and Varnish on which answers can be held."""
+def wired(make_edge: type[Edge]) -> Iterator[Wired]:
+    """Another edge, with a wire between proxy and cache on which answers can be held."""
     cache_port = next(free_ports())
     with (
         Wire(cache_port) as wire,
-        running(Edge(cache_port=cache_port, proxied_port=wire.port)) as edge,
+        running(make_edge(cache_port=cache_port, proxied_port=wire.port)) as edge,
     ):
         yield Wired(edge, wire)
 

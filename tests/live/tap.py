@@ -125,7 +125,8 @@ def ask(port: int, method: str, path: str, body: bytes, headers: Mapping[str, st
     try:
         target.request(method, path, body, dict(headers))
         response = target.getresponse()
-        return response.status, dict(response.headers), response.read()
+        named = {name.title(): value for name, value in response.headers.items()}
+        return response.status, named, response.read()
     finally:
         target.close()
 

@@ -24,7 +24,7 @@ from tap import Tap
 from grip_edge_middleware import GripEdge
 from grip_edge_middleware.stores.rules import MAX_TYPES
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 MAX_PENDING = 100
 BOARDS = [f"/board/{number}" for number in range(8)]  # change all the time

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from launch import Edge
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 # What Pushpin adds, so that a plain client can look at the cache as Pushpin does.
 SIGNED = {"Grip-Sig": "token"}
@@ -441,6 +441,7 @@ class TestStaleIfError:
 
             assert {reply.result().headers["X-Cache"] for reply in replies} == {"STALE"}
 
+    @pytest.mark.real_edge  # the embedded one looks at headers when the body is whole
     def test_who_waited_for_a_slow_app_that_did_not_fail_gets_no_copy(
         self, edge: Edge, origin: Origin, path: str, key: str, get: Get
     ) -> None:
@@ -581,6 +582,7 @@ class TestCaching:
         assert [r["HTTP_ACCEPT"] for r in page.requests] == ["text/event-stream", "text/html;q=1"]
 
 
+@pytest.mark.real_edge  # the embedded one has no cache between a socket and its proxy
 def test_websocket_is_piped(edge: Edge, origin: Origin) -> None:
     origin.stop()
     upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nGrip-Sig: token\r\n"

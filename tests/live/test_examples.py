@@ -18,7 +18,7 @@ from clients import StreamClient, connected, request
 from launch import Edge
 from servers import command_server, wait_until_reached
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 GUNICORN = ["-m", "gunicorn", "--threads", "8", "--log-level", "warning"]
 UVICORN = ["-m", "uvicorn", "--log-level", "warning"]
@@ -69,6 +69,7 @@ def post(url: str, **form: object) -> Any:
     return json.loads(reply.body)
 
 
+@pytest.mark.real_edge  # takes long
 def test_a_killed_app_is_not_missed_until_it_returns(fresh_edge: Edge, tmp_path: Path) -> None:
     edge = fresh_edge
     events = f"{edge.url}/counters/coffees/events"

@@ -13,7 +13,7 @@ from board import HOLD_TIMEOUT_S, Board, Page, Wired, board, recovers, showing, 
 from checkpoint import DEADLINE_S
 from clients import StreamClient
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 CLIENTS = 100
 CHANGES = 50
@@ -55,6 +55,7 @@ def test_who_has_the_latest_is_held_until_there_is_news(served: Board) -> None:
     assert served.served.count(page.path) == 2
 
 
+@pytest.mark.real_edge  # takes long
 def test_without_news_it_is_a_304_when_the_time_is_up(served: Board) -> None:
     page = served.page("poll", "quiet")
 
@@ -104,6 +105,7 @@ def test_the_markers_leave_who_is_up_to_date_alone(served: Board) -> None:
     assert (answer.status, answer.body) == (200, showing(2))
 
 
+@pytest.mark.real_edge  # a crowd
 def test_100_clients_loop_through_50_changes(served: Board) -> None:
     """With random pauses between their polls: each ends on the last version."""
     page = served.page("poll", "loop")

@@ -28,7 +28,7 @@ from tap import Passage, Tap
 from examples.flask_app import app as counters
 from grip_edge_middleware import GripEdge
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 # Importing the example makes an app of its own, which saves its first counters to an edge that is
 # not there. Ours is made by the fixture.
@@ -265,6 +265,7 @@ def pairs(passages: list[Any]) -> Iterator[tuple[float, float]]:
         previous = passage.arrived
 
 
+@pytest.mark.real_edge  # a time
 def test_commit_to_browser_time(live: LiveApp, record_property: Callable[..., None]) -> None:
     names = live.names("timed", 200)
 
@@ -323,6 +324,7 @@ OUTAGES: dict[str, Callable[[LiveApp], AbstractContextManager[None]]] = {
 }
 
 
+@pytest.mark.real_edge  # of processes that are stopped and frozen
 @pytest.mark.parametrize("kind", OUTAGES)
 def test_a_dead_edge_is_not_the_apps_problem(live: LiveApp, kind: str) -> None:
     [name] = live.names(kind, 1)

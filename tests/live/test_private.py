@@ -17,7 +17,7 @@ from tap import Tap
 from grip_edge_middleware import GripEdge
 from grip_edge_middleware.grip import private_next_link
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 SECRET = "a secret of ours, for tests only"
 ANN = {"Cookie": "user=ann"}

@@ -13,7 +13,7 @@ import pytest
 from board import CONFIRM_AFTER_S, Board, Page, Wired, board
 from checkpoint import Checkpoint
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 ROUNDS = 20
 

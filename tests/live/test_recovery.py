@@ -18,7 +18,7 @@ from crowd import Crowd, arriving, shows
 
 from grip_edge_middleware import policy
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 CLIENTS = 20
 HEALED_WITHIN_S = 3.5
@@ -188,6 +188,7 @@ async def lose_publish_and_marker(page: Page, clients: list[StreamClient]) -> No
     assert not any(event.data == "1" for client in clients for event in client.events)
 
 
+@pytest.mark.real_edge  # takes long
 def test_publish_and_marker_lost_and_a_later_change(served: Board) -> None:
     """Nothing tells the clients. The next change does, which is the control's only hope too."""
 
@@ -203,6 +204,7 @@ def test_publish_and_marker_lost_and_a_later_change(served: Board) -> None:
     assert healed == control == [[0, 2]] * CLIENTS
 
 
+@pytest.mark.real_edge  # takes long
 def test_publish_and_marker_lost_and_no_later_change(
     served: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +233,7 @@ async def late_while_a_next_link_is_read(page: Page) -> Told:
     return await told(page, late, 1)
 
 
+@pytest.mark.real_edge  # takes long
 def test_next_link_in_transit_to_the_proxy_across_the_change(wired: Wired) -> None:
     with board(wired) as served:
         healed = play(served, late_while_a_next_link_is_read)
@@ -242,6 +245,7 @@ def test_next_link_in_transit_to_the_proxy_across_the_change(wired: Wired) -> No
     assert control == [[0]] * CLIENTS  # without confirmation, and so without a marker
 
 
+@pytest.mark.real_edge  # takes long
 def test_next_link_in_transit_to_the_proxy_across_the_marker_too(served: Board) -> None:
     """Whom the marker sends to the link joins the old read. A later change heals, or the timer."""
 
@@ -270,6 +274,7 @@ async def late_after_a_next_link_was_answered(page: Page) -> Told:
     return await told(page, late, 1)
 
 
+@pytest.mark.real_edge  # takes long
 def test_change_after_the_app_read_for_a_next_link(wired: Wired) -> None:
     """The gate keeps that answer out of the cache: else the confirmation is too late for some."""
     with board(wired) as served:
@@ -302,6 +307,7 @@ async def late_with_what_the_confirmation_found(page: Page) -> Told:
         return await told(page, [late], 2)
 
 
+@pytest.mark.real_edge  # takes long
 def test_what_the_first_confirmation_finds_has_been_given_to_somebody(wired: Wired) -> None:
     """Who comes to the proxy after the first marker with it is told by the second."""
     with board(wired, confirm_after_s=[0.5, 1.5]) as served:
@@ -465,6 +471,7 @@ def test_two_changes_within_a_throttle_window(wired: Wired) -> None:
     assert all(values[-1] == 3 and values == sorted(values) for values in healed + control)
 
 
+@pytest.mark.real_edge  # a crowd
 def test_connecting_costs_the_app_next_to_nothing(served: Board) -> None:
     page = served.page("board", "crowd")
 

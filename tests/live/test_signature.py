@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from launch import Edge
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_edges]
 
 
 @pytest.fixture

@@ -1,0 +1,46 @@
+"""Half of the development edge as a process: `cache PORT APP_PORT`, or `proxy PORTS CACHE_PORT`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# What it runs is the package beside these tests, installed or not.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from grip_edge_middleware.devedge import VERIFY_KEY
+from grip_edge_middleware.devedge.asgi import as_app
+from grip_edge_middleware.devedge.cache import Cache
+from grip_edge_middleware.devedge.control import control
+from grip_edge_middleware.devedge.origin import UrlOrigin
+from grip_edge_middleware.devedge.proxy import GripProxy
+from grip_edge_middleware.devedge.server import Listener, Running
+
+
+def cache(port: int, app_port: int) -> Running:
+    """Return the cache, which asks the app at `app_port`."""
+    origin = UrlOrigin(f"http://127.0.0.1:{app_port}")
+    return Running([Listener("cache", as_app(Cache(origin)), port)], after_stop=origin.aclose)
+
+
+def proxy(client_port: int, control_port: int, cache_port: int) -> Running:
+    """Return the GRIP proxy, which asks the cache at `cache_port`."""
+    origin = UrlOrigin(f"http://127.0.0.1:{cache_port}")
+    grip_proxy = GripProxy(origin, sig_key=VERIFY_KEY)
+    return Running(
+        [
+            Listener("clients", as_app(grip_proxy), client_port),
+            Listener("control", control(grip_proxy), control_port),
+        ],
+        before_stop=grip_proxy.close,
+        after_stop=origin.aclose,
+    )
+
+
+HALVES: dict[str, Callable[..., Running]] = {"cache": cache, "proxy": proxy}
+
+if __name__ == "__main__":
+    half, *ports = sys.argv[1:]
+    with HALVES[half](*map(int, ports)) as running:
+        running.wait()
