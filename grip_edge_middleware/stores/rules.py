@@ -296,7 +296,7 @@ def _mark(records: Records, keys: Iterable[str], now: float) -> None:
 
 def _put_back(record: Record, claim: Claim, due: float) -> None:
     newer = record.waiting
-    if newer is None:
+    if newer is None or newer.is_confirmation:  # the claim will have its own
         record.waiting, record.due = claim, due
     elif claim.is_only_purged:
         # It is purged with the newer change, when that may be published.

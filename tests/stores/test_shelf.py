@@ -412,6 +412,23 @@ def test_who_comes_back_late_has_a_page_rendered_again(shelf: Shelf, clock: Cloc
     assert again.publications[-1].version > lost.publications[-1].version
 
 
+def test_who_comes_back_late_does_not_take_a_message_from_who_has_it(
+    shelf: Shelf, clock: Clock
+) -> None:
+    one, other, last = (SharedStore(shelf, lease_s=5.0, clock=clock) for _ in range(3))
+    one.add([counter("blue", "1")], clock.now)
+    one.take_in()
+    [claim] = one.claim(clock.now, limit=1)
+    clock.now += 6.0
+    other.claim(clock.now, limit=1)
+
+    one.release([claim], clock.now)  # so a confirmation is waiting
+    clock.now += 6.0  # and who had it was killed
+
+    [left] = last.claim(clock.now, limit=1)
+    assert values(left) == ["1"]
+
+
 class ClientsMachine(RuleBasedStateMachine):
     """Three clients, any of which may die at any time, or sleep until its lease has ended."""
 
@@ -505,8 +522,9 @@ class ClientsMachine(RuleBasedStateMachine):
         return self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
 
     def _is_live(self, client: SharedStore, claim: Claim) -> bool:
+        """Whether it is the client's; if he claimed it once more himself, either claim ends it."""
         live = self.live.get(claim.topic.name)
-        return live is not None and live[0] is client and live[1] is claim
+        return live is not None and live[0] is client and _says(live[1]) == _says(claim)
 
     def teardown(self) -> None:
         """Whoever comes last delivers all that others left."""
@@ -525,6 +543,10 @@ class ClientsMachine(RuleBasedStateMachine):
         for shelf in self.shelves:
             shelf.close()
         self.folder.cleanup()
+
+
+def _says(claim: Claim) -> tuple[int, list[str]]:
+    return claim.confirmations, [publication.version for publication in claim.publications]
 
 
 @pytest.mark.parametrize("name", SHELVES)
