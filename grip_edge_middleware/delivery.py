@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -183,9 +183,15 @@ class Delivery:
 
     def awaits_trunk(self, claim: Claim) -> bool:
         """Whether nobody can be told yet, since a CDN that all wait for is yet to answer."""
-        missing = self.targets.states if claim.missing is None else claim.missing
-        names = (purger.name for purger in self._trunk.purgers if purger.name in missing)
-        return not claim.is_only_purged and any(map(self.targets.is_under_way, names))
+        return self._awaits(claim, {purger.name for purger in self._trunk.purgers})
+
+    def awaits_cdn(self, claim: Claim) -> bool:
+        """Whether some cannot be told yet, since a CDN is yet to answer."""
+        return self._awaits(claim, self._cdns)
+
+    def _awaits(self, claim: Claim, cdns: Set[str]) -> bool:
+        missing = self.targets.states.keys() if claim.missing is None else claim.missing
+        return not claim.is_only_purged and any(map(self.targets.is_under_way, cdns & missing))
 
     def _cdn_states(self) -> Iterator[TargetState]:
         return (self.targets.states[name] for name in self._cdns)

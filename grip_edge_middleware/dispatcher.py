@@ -10,7 +10,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.delivery import Delivery
@@ -27,13 +29,24 @@ CLAIM_LIMIT = 1_000
 AFTER_FAULT_S = 1.0
 # A store that does not answer is asked again so soon.
 STORE_REST_S = 0.5
+# A CDN of one region may take so long for a purge; longer, and where changes never cease they are
+# not published there before it fails. What is waited for is not sent to other regions anew.
+CARRIED_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Carried:
+    """A claim whose purge is yet to be acknowledged: when to see to it, and since when it is."""
+
+    claim: Claim
+    due: float
+    since: float
 
 
 class Dispatcher:
     """Brings what was submitted from the store to the delivery. `clock` is monotonic."""
 
-    _carried: list[Claim]
-    """Those whose purge is yet to be acknowledged."""
+    _carried: list[_Carried]
 
     def __init__(
         self,
@@ -83,12 +96,8 @@ class Dispatcher:
         if held_until is not None:
             is_idle = self._store.next_due() is None and not self._carried
             return None if is_idle else held_until
-        if self._carried:
-            # First, so that what came since can be claimed.
-            carried, self._carried = self._carried, []
-            self._deliver(carried, now)
-            if self._carried:
-                return self._next_due()
+        if self._go_on(now):
+            return self._next_due()
         limit = max(CLAIM_LIMIT, self._store.pending()) if everything else CLAIM_LIMIT
         purges = self._delivery.resting_until(now) is None
         claims = self._store.claim(now, limit=limit, everything=everything, purges=purges)
@@ -96,11 +105,25 @@ class Dispatcher:
             self._deliver(claims, now)
         return self._next_due()
 
+    def _go_on(self, now: float) -> bool:
+        """See to what is carried; return whether nobody can be told of anything else before."""
+        due = [carried for carried in self._carried if carried.due <= now]
+        if due:
+            self._carried = [carried for carried in self._carried if carried.due > now]
+            since = {carried.claim.topic.name: carried.since for carried in due}
+            self._deliver([carried.claim for carried in due], now, since=since)
+        return any(self._delivery.awaits_trunk(carried.claim) for carried in self._carried)
+
     def _next_due(self) -> float | None:
-        if self._carried:
-            now = self._clock()
-            held_until = self._delivery.held_until(now)
-            return now if held_until is None else held_until
+        next_due = self._next_due_in_store()
+        carried = min((carried.due for carried in self._carried), default=None)
+        if carried is None:
+            return next_due
+        held_until = self._delivery.held_until(self._clock())
+        carried = carried if held_until is None else max(carried, held_until)
+        return carried if next_due is None else min(carried, next_due)
+
+    def _next_due_in_store(self) -> float | None:
         next_due = self._store.next_due()
         resting_until = self._delivery.resting_until(self._clock())
         if next_due is None or resting_until is None:
@@ -125,7 +148,14 @@ class Dispatcher:
                 *overflow,
             )
 
-    def _deliver(self, claims: list[Claim], now: float, *, grace_s: float = GRACE_S) -> None:
+    def _deliver(
+        self,
+        claims: list[Claim],
+        now: float,
+        *,
+        grace_s: float = GRACE_S,
+        since: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         try:
             parcels = self._delivery.deliver(claims, grace_s=grace_s)
         except BaseException:
@@ -136,10 +166,13 @@ class Dispatcher:
         delivered = [parcel.claim for parcel in parcels if not parcel.missing]
         self._store.release(delivered, self._clock())
         for claim, due in self._delivery.waiting(parcels):
+            carried_since = since.get(claim.topic.name, now)
+            # Put back, it would be merged with what came since, and have to be purged anew: where
+            # changes come faster than purges are acknowledged, for ever.
             if self._delivery.awaits_trunk(claim):
-                # Put back, it would be merged with what came since, and have to be purged anew:
-                # where changes come faster than purges are acknowledged, for ever.
-                self._carried.append(claim)
+                self._carried.append(_Carried(claim, now, carried_since))
+            elif self._delivery.awaits_cdn(claim) and now - carried_since < CARRIED_S:
+                self._carried.append(_Carried(claim, due, carried_since))
             else:
                 self._store.postpone(claim, due)
 
@@ -183,8 +216,8 @@ class Dispatcher:
         self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.0, deadline - self._clock()))
-        for claim in self._carried:
-            self._store.postpone(claim, self._clock())
+        for carried in self._carried:
+            self._store.postpone(carried.claim, self._clock())
         self._confirm_now(max(GRACE_S, deadline - self._clock()))
         if pending := self._store.pending():
             logger.error("%d topics were not delivered before the end", pending)

@@ -325,3 +325,26 @@ def test_every_publish_follows_the_purges_that_its_region_is_behind() -> None:
     wanted = {(f"{n}-proxy", c): value for n in NAMES for c, value in changed.items()}
     assert last == wanted
     assert sim.store.pending() == 0
+
+
+def test_a_region_whose_cdn_takes_its_time_is_told_although_changes_go_on() -> None:
+    """Merged with what came since, a topic would have to be purged anew there, for ever."""
+    sim = Simulation(
+        {
+            "cdn": "varnish://near:6081",
+            "grip_url": "http://here:5561",
+            "regions": {"far": {"cdn": "varnish://far:6081", "grip_url": "http://there:5561"}},
+            "topics": {"counter-{name}": {"routes": ["/counters/<name>/"], "hold": "stream"}},
+            "throttle": 0.2,
+        }
+    )
+    for number in range(100):
+        if number % 6 == 0:  # so a purge takes 0.3 seconds
+            sim.lanes.let_go()
+            sim.turn()
+            sim.lanes.hold("far")
+        sim.add("counter-{name}", str(number), name="blue")
+        sim.run_for(0.05)
+
+    assert len(sim.transport.to("there")) >= 5
+    assert len(sim.transport.to("here")) >= 15
