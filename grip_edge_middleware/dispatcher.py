@@ -96,23 +96,20 @@ class Dispatcher:
         if held_until is not None:
             is_idle = self._store.next_due() is None and not self._carried
             return None if is_idle else held_until
-        if self._go_on(now):
-            return self._next_due()
-        limit = max(CLAIM_LIMIT, self._store.pending()) if everything else CLAIM_LIMIT
-        purges = self._delivery.resting_until(now) is None
-        claims = self._store.claim(now, limit=limit, everything=everything, purges=purges)
+        carried = [carried for carried in self._carried if carried.due <= now]
+        claims = [carried.claim for carried in carried]
+        # While nobody can be told of these, nothing else is claimed, so that it can be merged.
+        if not any(map(self._delivery.awaits_trunk, claims)):
+            limit = max(CLAIM_LIMIT, self._store.pending()) if everything else CLAIM_LIMIT
+            purges = self._delivery.resting_until(now) is None
+            claims += self._store.claim(now, limit=limit, everything=everything, purges=purges)
+            # What came since for a topic that is carried can only be claimed after it.
+            self._has_claimed = not self._carried
         if claims:
-            self._deliver(claims, now)
-        return self._next_due()
-
-    def _go_on(self, now: float) -> bool:
-        """See to what is carried; return whether nobody can be told of anything else before."""
-        due = [carried for carried in self._carried if carried.due <= now]
-        if due:
             self._carried = [carried for carried in self._carried if carried.due > now]
-            since = {carried.claim.topic.name: carried.since for carried in due}
-            self._deliver([carried.claim for carried in due], now, since=since)
-        return any(self._delivery.awaits_trunk(carried.claim) for carried in self._carried)
+            self._deliver(claims, now, since={c.claim.topic.name: c.since for c in carried})
+        # What came since for topics that are not carried any more may be asked for by a flush.
+        return now if carried and not self._carried else self._next_due()
 
     def _next_due(self) -> float | None:
         next_due = self._next_due_in_store()
@@ -252,6 +249,7 @@ class Dispatcher:
         self._flushes_asked = 0
         self._flushes_tried = 0
         self._flushes_done = 0
+        self._has_claimed = False
         self._carried = []
         self._thread: threading.Thread | None = None
 
@@ -291,6 +289,7 @@ class Dispatcher:
     def _next_turn(self) -> float | None:
         now = self._clock()
         asked = self._flushes_asked
+        self._has_claimed = False
         try:
             next_due = self.turn(now, everything=asked > self._flushes_done)
         except StoreError:  # which the store has said
@@ -301,7 +300,8 @@ class Dispatcher:
             return now + AFTER_FAULT_S
         finally:
             self._flushes_tried = asked
-        if self._delivery.held_until(now) is None and not self._carried:
+        # A CDN that held all back when the turn began may have answered by now.
+        if self._has_claimed:
             self._flushes_done = asked
         if self._delivery.is_well():
             self._is_full = False

@@ -13,7 +13,15 @@ import pytest
 
 from grip_edge_middleware import GripEdge
 from grip_edge_middleware.targets import GRACE_S
-from tests.recording import DEADLINE_S, Answer, Recorded, RecordingServer, Simulation, acknowledge
+from tests.recording import (
+    DEADLINE_S,
+    Answer,
+    Recorded,
+    RecordingServer,
+    Simulation,
+    acknowledge,
+    bodies,
+)
 
 COUNTER = "counter-{name}"
 TOPICS: dict[str, Any] = {
@@ -227,6 +235,30 @@ def test_several_threads_can_flush_at_once(server: RecordingServer, edges: list[
         thread.join()
 
     assert results == [True] * 8
+
+
+def test_a_flush_sends_what_came_while_a_slow_cdn_was_asked(
+    server: RecordingServer, edges: list[GripEdge]
+) -> None:
+    """Its topic is claimed until then, and the window lasts an hour."""
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def answer_late(request: Recorded) -> Answer:
+        if request.is_purge and not may_answer.is_set():
+            is_asked.set()
+            may_answer.wait(DEADLINE_S)
+        return acknowledge(request)
+
+    server.respond = answer_late
+    edge = edge_for(server, edges, throttle=3600.0)
+    edge.publish(COUNTER, "first", name="blue")
+    is_asked.wait(DEADLINE_S)
+    edge.publish(COUNTER, "last", name="blue")
+    assert not edge.flush(5 * GRACE_S)
+    may_answer.set()
+
+    assert edge.flush(DEADLINE_S)
+    assert bodies(server.items, "counter-blue")[-1] == "last"
 
 
 def test_close_delivers_what_is_pending(server: RecordingServer, edges: list[GripEdge]) -> None:
