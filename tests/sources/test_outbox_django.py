@@ -112,8 +112,9 @@ def test_a_save_whose_old_values_are_read_lets_no_other_writer_in_between(
     block: Callable[[], AbstractContextManager[None]], edge: Edge[DjangoSource], database: Database
 ) -> None:
     tag = Tag.objects.create(name="a")
-    other = sqlite3.connect(database.django["NAME"], timeout=0, isolation_level=None)
-    other.execute("PRAGMA journal_mode = WAL")
+    other = sqlite3.connect(database.django["NAME"], isolation_level=None)
+    other.execute("PRAGMA journal_mode = WAL")  # the outbox's thread may be writing
+    other.execute("PRAGMA busy_timeout = 0")
 
     def write_before_updates(execute: Any, sql: str, *args: Any) -> Any:
         # A transaction that has read what is no longer so could not write any more.
