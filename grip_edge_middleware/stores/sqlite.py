@@ -188,7 +188,9 @@ class SQLiteShelf:
     # --- the file -----------------------------------------------------------------------------
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")  # for all is read as it was at one moment
         is_new = self._is_new(connection)
+        connection.execute("COMMIT")
         # What is committed is the system's, which writes it when it likes.
         connection.execute("PRAGMA synchronous = NORMAL")
         if not is_new:

@@ -297,7 +297,7 @@ def test_threads_that_end_leave_no_connection(shelf: SQLiteShelf, path: Path) ->
         for thread in threads:
             thread.join()
 
-    # SQLite closes a file later, or uses it again: so what is open is only told when all are closed.
+    # SQLite closes a file later, or uses it again: what is open is only told when all are closed.
     assert len(shelf._connections._idle) <= MAX_IDLE
     shelf.close()
     assert opened(path) == []
