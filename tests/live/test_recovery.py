@@ -340,7 +340,9 @@ def test_second_change_while_the_first_publish_is_held(served: Board) -> None:
 
     report("second change while the first publish is held", healed, control, 2)
     assert healed[:CLIENTS] == control[:CLIENTS] == [[0, 1, 2]] * CLIENTS
-    assert healed[CLIENTS:] == [[2, 2]] * CLIENTS
+    # Told again what it has, unless it came so late that its page says the last version.
+    assert len(healed) == 2 * CLIENTS
+    assert all(values in ([2], [2, 2]) for values in healed[CLIENTS:])
     assert control[CLIENTS:] == [[2, 1, 2]] * CLIENTS  # back, and forth
 
 
