@@ -42,8 +42,6 @@ PATIENCE_S = 0.25
 LOOK_S = 1.0
 # So many times that something was brought to the shelf are told apart.
 MAX_BROUGHT = 1_000
-# After a failure only the dispatcher's thread asks, so often.
-REST_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
