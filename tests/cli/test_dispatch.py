@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from grip_edge_middleware.cli import WRONG_USE, main
+from grip_edge_middleware.cli import main
+from grip_edge_middleware.cli.status import WRONG_USE
 
 APP = """
 from grip_edge_middleware import GripEdge
@@ -32,10 +33,9 @@ def test_who_asks_for_what_cannot_be_is_told_why(
     module = f"app_of_{tmp_path.name}"
     (tmp_path / f"{module}.py").write_text(APP)
 
-    with pytest.raises(SystemExit) as ended:
-        main(["dispatch", named.format(module=module), "--app-dir", str(tmp_path)])
+    ended = main(["dispatch", named.format(module=module), "--app-dir", str(tmp_path)])
 
-    assert ended.value.code == WRONG_USE
+    assert ended == WRONG_USE
     assert said.format(module=module) in capsys.readouterr().err
 
 

@@ -1,0 +1,34 @@
+"""`grip-edge`, the command line.
+
+Each command is a file of this folder: `add` says how it is called, `run` does it and returns the
+status with which the process ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from grip_edge_middleware.cli import dispatch
+from grip_edge_middleware.cli.status import WRONG_USE, WrongUse
+from grip_edge_middleware.errors import GripEdgeError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the status with which the process ends."""
+    parser = argparse.ArgumentParser(
+        prog="grip-edge", description="See, check and drive what an app has its edge do."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (dispatch,):
+        command.add(commands)
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except (WrongUse, GripEdgeError) as error:
+        print(f"grip-edge: {error}", file=sys.stderr)  # noqa: T201
+        return WRONG_USE
+    return status
