@@ -264,7 +264,8 @@ PUBLIC_TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("key", "text"), PUBLIC_TEXTS)
+# Keys are made anew by each process, so they are no names of tests.
+@pytest.mark.parametrize(("key", "text"), PUBLIC_TEXTS, ids=range(len(PUBLIC_TEXTS)))
 @pytest.mark.parametrize("alg", ["HS256", "none"])
 def test_who_knows_a_public_key_cannot_sign_with_it(key: PrivateKey, text: bytes, alg: str) -> None:
     # Algorithm confusion: https://www.rfc-editor.org/rfc/rfc8725#section-2.1
@@ -443,7 +444,9 @@ KEYS_THAT_CANNOT_BE_USED = [
 ]
 
 
-@pytest.mark.parametrize(("key", "complaint"), KEYS_THAT_CANNOT_BE_USED)
+@pytest.mark.parametrize(
+    ("key", "complaint"), KEYS_THAT_CANNOT_BE_USED, ids=range(len(KEYS_THAT_CANNOT_BE_USED))
+)
 def test_a_key_that_cannot_be_used_is_explained(key: str | bytes, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as caught:
         Verifier([proxy(key)])
