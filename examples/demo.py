@@ -18,10 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 HERE = Path(__file__).resolve().parent
@@ -37,7 +38,8 @@ from launch import (  # noqa: E402
     free_ports,
 )
 
-from grip_edge_middleware.devedge import DevEdge  # noqa: E402
+from grip_edge_middleware.devedge import TIMELINE_PATH, DevEdge  # noqa: E402
+from grip_edge_middleware.watchers import FOLDER_VARIABLE  # noqa: E402
 
 CLIENT_PORT = 7999
 START_TIMEOUT_S = 30.0
@@ -82,12 +84,18 @@ TEXT = """
          a reload: the page comes from the cache, not from the app
          curl -N {url}{stream}
          curl {post}
-
+{see}
   Wired  browser - {edge} - {app} :{app_port}
 
   Ready  after {ready_s:.1f} s
 
   Ctrl-C stops everything.
+"""
+
+
+SEE = """
+  See    {url}
+         how each request is pulled, and each change pushed, as it happens
 """
 
 
@@ -100,7 +108,10 @@ class Embedded:
 
     def __init__(self, *, client_port: int | None = None) -> None:
         self.app_port = next(free_ports())
-        dev_edge = DevEdge(f"http://127.0.0.1:{self.app_port}")
+        self._folder = tempfile.TemporaryDirectory(prefix="grip-edge-")
+        dev_edge = DevEdge(
+            f"http://127.0.0.1:{self.app_port}", watch_folder=Path(self._folder.name)
+        )
         self._running = dev_edge.running(client_port=client_port or 0)
 
     def __enter__(self) -> Self:
@@ -110,14 +121,21 @@ class Embedded:
         self.control_url = self._running.url("control")
         self.cdn_url = f"varnish://127.0.0.1:{self._running.ports['cache']}"
         self.wiring = f"embedded edge :{self.client_port}"
+        # The app tells it what it saves.
+        self.environ = {FOLDER_VARIABLE: self._folder.name}
+        self.see = SEE.format(url=f"{self.control_url}{TIMELINE_PATH}")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._running.__exit__()
+        self._folder.cleanup()
 
 
 class Real(Edge):
     """Pushpin and Varnish."""
+
+    see = ""
+    environ: Mapping[str, str] = MappingProxyType({})
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -147,6 +165,7 @@ class App:
                     "EDGE_CDN": edge.cdn_url,
                     "DATABASE_URL": example.database.format(folder=folder),
                     "TMPDIR": str(folder),
+                    **edge.environ,
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -249,6 +268,7 @@ def describe(name: str, edge: Embedded | Real, ready_s: float) -> str:
         act=example.act,
         stream=example.stream,
         post=example.post.format(url=edge.url),
+        see=edge.see,
         edge=edge.wiring,
         ready_s=ready_s,
         app=f"{name.capitalize()} app",

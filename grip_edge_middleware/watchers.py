@@ -7,6 +7,7 @@ looks into that folder once a second at most. So nothing listens in the app.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import stat
@@ -22,6 +23,8 @@ FOLDER_VARIABLE = "GRIP_EDGE_WATCH"
 """The environment variable that names another folder: for services with a /tmp of their own."""
 LOOK_EVERY_S = 1.0
 MAX_BYTES = 65_536
+
+_numbers = itertools.count()
 
 
 class Watchers:
@@ -84,7 +87,8 @@ class Watch:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder or watch_folder()
-        self._path = self._folder / f"{os.getpid()}-{id(self):x}.sock"
+        # Short: the path of a socket has room for about a hundred bytes.
+        self._path = self._folder / f"{os.getpid()}-{next(_numbers)}.sock"
 
     def __enter__(self) -> Self:
         _make_private(self._folder)

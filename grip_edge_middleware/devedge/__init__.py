@@ -15,6 +15,8 @@ The app's settings then say `"grip_url": "http://127.0.0.1:5561", "cdn": "varnis
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 from grip_edge_middleware.devedge.asgi import as_app, as_socket_app
 from grip_edge_middleware.devedge.cache import Cache
@@ -22,9 +24,11 @@ from grip_edge_middleware.devedge.control import control
 from grip_edge_middleware.devedge.origin import AppOrigin, origin_of
 from grip_edge_middleware.devedge.proxy import GripProxy
 from grip_edge_middleware.devedge.server import Listener, Running
+from grip_edge_middleware.devedge.timeline import PATH, Timeline, saves_told, timeline_routes
+from grip_edge_middleware.devedge.told import Told
 from grip_edge_middleware.types import ASGIApp, Receive, Scope, Send, WSGIApplication
 
-__all__ = ["DevEdge"]
+__all__ = ["TIMELINE_PATH", "DevEdge"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,7 @@ VERIFY_KEY = "change-me-to-32-or-more-random-bytes"
 CLIENT_PORT = 7999
 CONTROL_PORT = 5561
 CACHE_PORT = 6081
+TIMELINE_PATH = PATH
 
 
 class DevEdge:
@@ -40,6 +45,8 @@ class DevEdge:
 
     `control` is another: what publishers and purgers talk to. `cached` is the cache alone, as
     Varnish's port is. `serve` and `running` put each on a port of loopback.
+
+    `control` also serves the timeline, a page that draws what happens: `TIMELINE_PATH`.
     """
 
     def __init__(
@@ -50,14 +57,24 @@ class DevEdge:
         verify_key: str = VERIFY_KEY,
         # What publishers and purgers must send, if anything.
         control_key: str | None = None,
+        # Where the processes of the app are watched for what they save; else GRIP_EDGE_WATCH.
+        watch_folder: Path | None = None,
     ) -> None:
         self.verify_key = verify_key
         self._origin = origin_of(app)
-        self.cache = Cache(self._origin)
-        self.proxy = GripProxy(self.cache, sig_key=verify_key)
-        self.control = control(self.proxy, self.cache, key=control_key)
+        self.timeline = Timeline(open_url=lambda: self._client_url)
+        self._client_url = ""
+        self._watch_folder = watch_folder
+        tell = self.timeline.tell
+        self.cache = Cache(Told(self._origin, "cache", "app", tell), tell=tell)
+        self.proxy = GripProxy(
+            Told(self.cache, "proxy", "cache", tell), sig_key=verify_key, tell=tell
+        )
+        self.control = control(
+            self.proxy, self.cache, key=control_key, routes=timeline_routes(self.timeline)
+        )
         self.cached = as_app(self.cache)
-        self._clients = as_app(self.proxy)
+        self._clients = as_app(Told(self.proxy, "client", "proxy", tell))
         self._sockets = as_socket_app(self.proxy)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,6 +99,7 @@ class DevEdge:
         with self.running(
             client_port=client_port, control_port=control_port, cache_port=cache_port
         ) as running:
+            logger.info("the timeline: %s%s", running.url("control"), TIMELINE_PATH)
             running.wait()
 
     def running(
@@ -89,7 +107,7 @@ class DevEdge:
     ) -> Running:
         """Serve from a thread while a block lasts; ports that are not given are free ones."""
         logger.warning("the development edge is for development only: never serve the public")
-        return Running(
+        running = Running(
             [
                 Listener(
                     "clients", self, client_port, has_lifespan=self._has_app, has_sockets=True
@@ -97,9 +115,19 @@ class DevEdge:
                 Listener("control", self.control, control_port),
                 Listener("cache", self.cached, cache_port),
             ],
-            before_stop=self.proxy.close,
+            before_stop=self._close,
             after_stop=self._origin.aclose,
+            during=lambda: self._during(running),
         )
+        return running
+
+    def _during(self, running: Running) -> AbstractContextManager[None]:
+        self._client_url = running.url("clients")
+        return saves_told(self.timeline.tell, self._watch_folder)
+
+    def _close(self) -> None:
+        self.proxy.close()
+        self.timeline.close()
 
     @property
     def _has_app(self) -> bool:

@@ -15,6 +15,7 @@ from grip_edge_middleware.devedge.exchange import (
     plain,
     whole_body,
 )
+from grip_edge_middleware.devedge.happenings import Happening, Tell, nobody, said
 from grip_edge_middleware.devedge.rules import (
     FAILURES,
     as_fetched,
@@ -45,9 +46,16 @@ class Cache:
     It speaks to the app, to the GRIP proxy and to purgers as Varnish does with `examples/edge/`.
     """
 
-    def __init__(self, fetch: Fetch, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        fetch: Fetch,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        tell: Tell = nobody,
+    ) -> None:
         self.copies = Copies()
         self._fetch = fetch
+        self._tell = tell
         self._clock = clock
         self._flights: dict[str, asyncio.Task[Answer]] = {}
         self._unshared: dict[str, float] = {}
@@ -65,7 +73,21 @@ class Cache:
 
     def purge(self, keys: list[str], *, hard: bool = False) -> int:
         """Purge by keys; return how many (key, copy) pairs were found."""
-        return self.copies.purge(keys, self._clock(), hard=hard)
+        found = self.copies.purge(keys, self._clock(), hard=hard)
+        self._tell_purge(keys, found, "hard" if hard else "soft")
+        return found
+
+    def purge_all(self) -> None:
+        """Remove everything."""
+        found = len(self.copies)
+        self.copies.purge_all()
+        self._tell_purge([], found, "all")
+
+    def _tell_purge(self, keys: list[str], found: int, kind: str) -> None:
+        purged = Happening(
+            "purge", "app", "cache", kind, names=tuple(keys), count=found, detail=said(purge=kind)
+        )
+        self._tell(purged)
 
     def _purged(self, asked: Asked) -> Answer:
         # What comes through the GRIP proxy is the public, whatever address the proxy has.

@@ -11,7 +11,7 @@ POST /service/ID/purge_all
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from hmac import compare_digest
 from typing import Any
 
@@ -33,8 +33,14 @@ MAX_KEYS = 256
 Answering = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def control(proxy: GripProxy, cache: Cache | None = None, *, key: str | None = None) -> ASGIApp:
-    """Return the control API of a GRIP proxy, and of a cache.
+def control(
+    proxy: GripProxy,
+    cache: Cache | None = None,
+    *,
+    key: str | None = None,
+    routes: Iterable[Route] = (),
+) -> ASGIApp:
+    """Return the control API of a GRIP proxy, and of a cache, with further `routes`.
 
     With `key`, requests need it: as `Fastly-Key`, as a bearer token, or as what signed one.
     """
@@ -68,7 +74,8 @@ def control(proxy: GripProxy, cache: Cache | None = None, *, key: str | None = N
     }
     if cache is not None:
         served |= _purging(cache)
-    return Starlette(routes=[Route(p, guarded(f), methods=["POST"]) for p, f in served.items()])
+    posts = [Route(path, guarded(each), methods=["POST"]) for path, each in served.items()]
+    return Starlette(routes=[*posts, *routes])
 
 
 def _purging(cache: Cache) -> dict[str, Answering]:
@@ -91,7 +98,7 @@ def _purging(cache: Cache) -> dict[str, Answering]:
         return JSONResponse({"status": "ok", "id": "devedge-0"})
 
     async def purge_all(request: Request) -> Response:
-        cache.copies.purge_all()
+        cache.purge_all()
         return JSONResponse({"status": "ok"})
 
     return {

@@ -48,6 +48,8 @@ class Asked:
     headers: Headers = field(default_factory=list)
     body: bytes = b""
     client: str = "127.0.0.1"
+    trip: int = 0
+    """Whose request it is part of, for the timeline; 0 is not known."""
 
     @property
     def path(self) -> str:

@@ -30,6 +30,7 @@ from grip_edge_middleware.devedge.exchange import (
     whole,
     whole_body,
 )
+from grip_edge_middleware.devedge.happenings import Happening, Tell, nobody, said, text_of
 from grip_edge_middleware.devedge.holds import Channels, Held, Verdict
 from grip_edge_middleware.devedge.instruct import (
     Channel,
@@ -39,6 +40,7 @@ from grip_edge_middleware.devedge.instruct import (
     content_of,
     parse_instruct,
 )
+from grip_edge_middleware.devedge.told import FanOut, Pushed, new_trip
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class Session:
         default_factory=lambda: asyncio.Queue(MAX_WAITING)
     )
     keep_alive_due: float = math.inf
+    number: int = field(default_factory=new_trip)
 
     def tell(self, news: Item | Signal) -> None:
         """Have the session hear of something, if it is not too far behind."""
@@ -121,13 +124,17 @@ class Session:
 class GripProxy:
     """Holds the clients of `fetch`."""
 
-    def __init__(self, fetch: Fetch, *, sig_key: str, sig_iss: str = "pushpin") -> None:
+    def __init__(
+        self, fetch: Fetch, *, sig_key: str, sig_iss: str = "pushpin", tell: Tell = nobody
+    ) -> None:
         self._fetch = fetch
         self._sig_key = sig_key
         self._sig_iss = sig_iss
         self._channels: Channels[Session] = Channels()
         self._reads: dict[tuple[str, ...], asyncio.Task[Answer]] = {}
         self._is_closed = False
+        self._tell = tell
+        self._fan_out = FanOut(tell)
 
     async def __call__(self, asked: Asked, /) -> Answer:
         """Answer a client: at once, when there is news, or by a stream that goes on."""
@@ -137,13 +144,17 @@ class GripProxy:
     def publish(self, items: Iterable[Item]) -> None:
         """Tell whoever is subscribed."""
         for item in items:
-            for session in self._channels.admit(item, now()):
+            sessions = self._channels.admit(item, now())
+            self._tell_publish(item, len(sessions))
+            for session in sessions:
                 session.tell(item)
 
     def recover(self) -> None:
         """Have everybody asked for what they missed."""
         self._channels.forget()
-        for session in self._channels.sessions:
+        sessions = self._channels.sessions
+        self._tell(Happening("recover", "app", "proxy", count=len(sessions)))
+        for session in sessions:
             session.tell(ASK)
 
     def is_watched(self, channel: str) -> bool:
@@ -193,7 +204,9 @@ class GripProxy:
             while isinstance(news := await session.news(until), Item) or news is ASK:
                 verdict = session.verdict(news)
                 if isinstance(news, Item) and verdict is Verdict.DELIVER:
-                    return overridden(bare(answer), news.formats["http-response"])
+                    format_ = news.formats["http-response"]
+                    self.note_push(session, news, content_of(format_, "body"))
+                    return overridden(bare(answer), format_)
                 if verdict is Verdict.ASK:
                     break
             else:
@@ -234,6 +247,7 @@ class GripProxy:
                     return
                 session.restart_keep_alive(after_news=True)
                 if content := content_of(format_):
+                    self.note_push(session, news, content)
                     yield content
             elif verdict is Verdict.ASK and session.instruct.next_link and not was_missed:
                 session.drop_waiting()
@@ -256,6 +270,7 @@ class GripProxy:
             if answer.status // 100 != 2:
                 instruct = Instruct()
             elif body := await whole_body(answer):
+                self._note_catch_up(session, body)
                 yield body
             self._hold_again(session, instruct)
             if not instruct.is_followed_at_once:
@@ -302,6 +317,7 @@ class GripProxy:
         """Subscribe a WebSocket to one more channel."""
         session.held.add(channel, now())
         self._channels.join(session, [channel.name], now())
+        self._tell_hold(session, session.instruct)
 
     def unsubscribe(self, session: Session, name: str) -> None:
         """Undo `subscribe`."""
@@ -315,6 +331,7 @@ class GripProxy:
             asyncio.get_running_loop().call_later(FIRST_SUBSCRIBER_S, self._ask_all, first)
         if instruct.is_followed_at_once or self._channels.is_behind(instruct.channels):
             session.tell(ASK)
+        self._tell_hold(session, instruct)
         return session
 
     def _hold_again(self, session: Session, instruct: Instruct) -> None:
@@ -326,11 +343,60 @@ class GripProxy:
 
     def _close(self, session: Session, *, lingers: bool = False) -> None:
         self._channels.leave(session, session.held.have, now(), lingers=lingers)
+        names = tuple(session.held.have)
+        self._tell(Happening("release", "proxy", "client", trip=session.number, names=names))
 
     def _ask_all(self, names: Iterable[str]) -> None:
         for name in names:
             for session in self._channels.sessions_of(name):
                 session.tell(ASK)
+
+    # ------------------------------------------------------------------------------ the timeline
+
+    def note_push(self, session: Session, item: Item, content: bytes) -> None:
+        """Note that a client is sent what was published."""
+        self._fan_out.reach(session.number, Pushed(item.channel, content, item.id))
+
+    def _note_catch_up(self, session: Session, content: bytes) -> None:
+        name = next(iter(session.held.have), "")
+        self._fan_out.reach(session.number, Pushed(name, content, why="missed"))
+
+    def _tell_hold(self, session: Session, instruct: Instruct) -> None:
+        have = session.held.have
+        self._tell(
+            Happening(
+                "hold",
+                "proxy",
+                "client",
+                session.held.format,
+                session.number,
+                names=tuple(have),
+                # Which request opened it.
+                holds=(session.asked.trip,),
+                detail=tuple((name, f"has version {version}") for name, version in have.items())
+                + said(next_link=instruct.next_link or None),
+            )
+        )
+
+    def _tell_publish(self, item: Item, members: int) -> None:
+        contents = [content_of(f, n) for f in item.formats.values() for n in ("content", "body")]
+        content = max(contents, key=len, default=b"")
+        self._tell(
+            Happening(
+                "publish",
+                "app",
+                "proxy",
+                "message" if content else "marker",
+                names=(item.channel,),
+                count=members,
+                detail=said(
+                    id=item.id,
+                    prev_id=item.prev_id,
+                    formats=", ".join(item.formats),
+                    content=text_of(content) or None,
+                ),
+            )
+        )
 
 
 def bare(answer: Answer, status: int | None = None) -> Answer:

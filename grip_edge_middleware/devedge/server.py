@@ -49,11 +49,14 @@ class Running:
         *,
         before_stop: Callable[[], None] = lambda: None,
         after_stop: Callable[[], Awaitable[None]] | None = None,
+        # What lasts as long as the event loop serves.
+        during: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         self.ports: dict[str, int] = {}
         self._listeners = list(listeners)
         self._before_stop = before_stop
         self._after_stop = after_stop
+        self._during = during
         self._servers: list[uvicorn.Server] = []
         self._thread = threading.Thread(target=self._run, name="devedge", daemon=True)
         self._is_ready = threading.Event()
@@ -102,7 +105,8 @@ class Running:
         ]
         ready = asyncio.create_task(self._wait_until_ready())
         try:
-            await asyncio.gather(*served)
+            with self._during():
+                await asyncio.gather(*served)
         finally:
             ready.cancel()
             if self._after_stop is not None:

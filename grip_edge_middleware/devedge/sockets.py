@@ -113,6 +113,7 @@ class GripSocket:
                     await self._obey(await self._events(answer))
             return news.type == "CLOSE"
         if isinstance(news, Item) and self.session.verdict(news) is Verdict.DELIVER:
+            self.proxy.note_push(self.session, news, content_of(news.formats["ws-message"]))
             await self._send(news)
         return False
 
