@@ -405,4 +405,4 @@ def _covered(parcels: Iterable[Parcel]) -> dict[str, Hashable]:
 def _mark(claim: Claim) -> Hashable:
     """Return what tells a claim from others of its topic, of before or after."""
     versions = tuple(publication.version for publication in claim.publications)
-    return versions, claim.confirmations, claim.published_at, claim.since
+    return versions, claim.confirmations, claim.published_at, claim.since.number

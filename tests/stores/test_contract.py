@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from grip_edge_middleware.changes import Change, encode
 from grip_edge_middleware.settings import Settings
-from grip_edge_middleware.stores import Claim, Overflow, Store
+from grip_edge_middleware.stores import Claim, Intake, Overflow, Store
 from grip_edge_middleware.stores.codec import Codec
 from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.stores.records import Shelf
@@ -96,7 +96,7 @@ class InTime:
     def __init__(self, make: MakeStore, folder: Path) -> None:
         self._clock = Clock()
         self._store = make(folder, self._clock)
-        self._overflow = Overflow()
+        self._intake = Intake()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -104,12 +104,12 @@ class InTime:
     def add(self, changes: list[Change], now: float) -> float:
         self._clock.now = now
         due = self._store.add(changes, now)
-        self._overflow = self._overflow.plus(*self._store.take_in())
+        self._intake = self._intake.plus(*self._store.take_in())
         return due
 
-    def take_in(self) -> Overflow:
-        overflow, self._overflow = self._overflow, Overflow()
-        return overflow
+    def take_in(self) -> Intake:
+        intake, self._intake = self._intake, Intake()
+        return intake
 
 
 @pytest.fixture(params=STORES)
@@ -144,7 +144,7 @@ def no_room(store: Store, changes: list[Change], now: float) -> Overflow:
     """Add the changes; return what there was no room for."""
     store.take_in()
     store.add(changes, now)
-    return store.take_in()
+    return store.take_in().overflow
 
 
 def values(claim: Claim) -> list[str]:
