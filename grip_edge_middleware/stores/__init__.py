@@ -37,6 +37,9 @@ class Since(NamedTuple):
     at: float = 0.0
 
 
+NO_CHANGE = Since()
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """One topic that is the claimer's to send, until it is released or postponed.
@@ -60,7 +63,7 @@ class Claim:
     is_escalated: bool = False
     """Stands for topics that nobody knows, or for which there was no room: its topic is a type key
     or the site key."""
-    since: Since = Since()
+    since: Since = NO_CHANGE
     """The first change that it is for. A confirmation is for none."""
 
     @property

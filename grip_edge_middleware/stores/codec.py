@@ -17,7 +17,7 @@ from grip_edge_middleware.changes import Rows
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.rows import Scopes
 from grip_edge_middleware.settings import TopicSettings
-from grip_edge_middleware.stores import Claim, Publication, Since
+from grip_edge_middleware.stores import NO_CHANGE, Claim, Publication, Since
 from grip_edge_middleware.stores.records import Common, Record
 from grip_edge_middleware.topics import Topic, TopicTemplate
 from grip_edge_middleware.types import Hold
@@ -133,7 +133,7 @@ def _encode(claim: Claim) -> dict[str, Any]:
         "escalated": claim.is_escalated,
     }
     encoded.update((name, value) for name, value in said.items() if value)
-    if claim.since != Since():
+    if claim.since != NO_CHANGE:
         encoded["since"] = claim.since
     if claim.missing is not None:
         encoded["missing"] = sorted(claim.missing)
