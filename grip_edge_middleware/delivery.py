@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -26,7 +26,16 @@ from grip_edge_middleware.purgers import Purger
 from grip_edge_middleware.render import TARGET as RENDER
 from grip_edge_middleware.render import Renderer
 from grip_edge_middleware.stores import Claim
-from grip_edge_middleware.targets import GRACE_S, Ask, Flow, Step, Targets, TargetState, jitter
+from grip_edge_middleware.targets import (
+    GRACE_S,
+    MAX_LATE,
+    Ask,
+    Flow,
+    Step,
+    Targets,
+    TargetState,
+    jitter,
+)
 from grip_edge_middleware.throttle import retry_in
 
 logger = logging.getLogger(__name__)
@@ -64,6 +73,42 @@ class _Batch:
     """Counted from when the first is rendered."""
 
 
+class _Deliveries:
+    """Of which delivery each topic is a part, until every target has it.
+
+    It is for the journal only, so what is forgotten for lack of room counts as begun anew.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[str, int] = {}
+        self._left: Counter[int] = Counter()
+        self._last = 0
+
+    def begin(self, names: Iterable[str]) -> int:
+        """Return the delivery of what goes out together: a new one, unless all are known."""
+        names = list(names)
+        new = [name for name in names if name not in self._of]
+        if new or not names:
+            self._last += 1
+        for name in new:
+            self._of[name] = self._last
+            self._left[self._last] += 1
+        while len(self._of) > MAX_LATE:
+            self.end([next(iter(self._of))])
+        return max((self._of.get(name, 0) for name in names), default=self._last)
+
+    def end(self, names: Iterable[str]) -> dict[int, tuple[list[str], int]]:
+        """Forget these topics; return which there were of each delivery, and how many are left."""
+        ended: dict[int, list[str]] = {}
+        for name in names:
+            if (number := self._of.pop(name, None)) is not None:
+                ended.setdefault(number, []).append(name)
+        self._left.subtract({number: len(found) for number, found in ended.items()})
+        left = {number: self._left[number] for number in ended}
+        self._left = +self._left
+        return {number: (found, left[number]) for number, found in ended.items()}
+
+
 _Steps = Generator[Step, DeliveryError | None, None]
 
 
@@ -97,7 +142,7 @@ class Delivery:
         self._regions = tuple(regions)
         self._messages = Messages(renderer, journal, clock=clock)
         self._journal = journal
-        self._deliveries = 0
+        self._deliveries = _Deliveries()
         self._render_budget_s = render_budget_s
         self._purge_deadline_s = purge_deadline_s
         self._clock = clock
@@ -157,29 +202,40 @@ class Delivery:
         until then.
         """
         self.targets.note_late_answers()
-        self._deliveries += 1
         parcels = [Parcel(claim, self._missing(claim)) for claim in claims]
-        batch = _Batch(self._deliveries, parcels)
-        fresh = [parcel for parcel in parcels if parcel.claim.missing is None]
-        self._write("change", fresh, batch)
+        batch = _Batch(self._begin(parcels), parcels)
         self.targets.run([self._send(self._trunk, batch)], grace_s=grace_s)
         for parcel in parcels:
             if parcel.missing:
                 self._put_off(parcel)
-        self._write("delivered", [parcel for parcel in parcels if not parcel.missing], batch)
+        self._end([parcel for parcel in parcels if not parcel.missing])
         return parcels
 
-    def _write(self, kind: Kind, parcels: Iterable[Parcel], batch: _Batch) -> None:
-        """Write of changes, and not of what is only said again."""
-        changed = [parcel for parcel in parcels if not parcel.claim.is_confirmation]
-        if not changed and kind == "change":
-            return
-        since = _since(changed)
+    def _begin(self, parcels: Sequence[Parcel]) -> int:
+        """Write what has changed; return what the journal calls the delivery."""
+        fresh = [parcel for parcel in parcels if parcel.claim.missing is None]
+        self._end(fresh)  # what came of it before is part of this by now
+        number = self._deliveries.begin([parcel.claim.topic.name for parcel in parcels])
+        if changed := _changed(fresh):
+            self._write("change", changed, number)
+        return number
+
+    def _end(self, parcels: Sequence[Parcel]) -> None:
+        """Write what every target has, for each delivery that it is part of."""
+        ended = self._deliveries.end([parcel.claim.topic.name for parcel in parcels])
+        by_name = {parcel.claim.topic.name: parcel for parcel in parcels}
+        for number, (names, left) in ended.items():
+            done = [by_name[name] for name in names if not by_name[name].missing]
+            self._write("delivered", _changed(done), number, left=left)
+
+    def _write(self, kind: Kind, parcels: Sequence[Parcel], number: int, *, left: int = 0) -> None:
+        since = _since(parcels)
         self._journal.write(
             kind,
-            [parcel.claim.topic.name for parcel in changed],
+            [parcel.claim.topic.name for parcel in parcels],
             behind_s=None if since is None else self._clock() - since,
-            delivery=batch.number,
+            delivery=number,
+            left=left,
         )
 
     def is_hopeless(self) -> bool:
@@ -456,6 +512,11 @@ class Delivery:
             error,
             extra=log_fields(target=error.target, topic=channel, reason=error.reason),
         )
+
+
+def _changed(parcels: Iterable[Parcel]) -> list[Parcel]:
+    """Return those that are for a change, rather than for saying it once more."""
+    return [parcel for parcel in parcels if not parcel.claim.is_confirmation]
 
 
 def _since(parcels: Iterable[Parcel]) -> float | None:

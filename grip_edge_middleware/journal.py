@@ -43,8 +43,10 @@ class Entry:
     of: Kind | Literal[""] = ""
     """What failed, if it is a `failure`."""
     delivery: int = 0
-    """Of which delivery it is a part, counted in each process; `delivered` is its last entry, but
-    for what is answered late. 0 if of none."""
+    """Of which delivery it is a part, from the change to the last acknowledgement. Counted in each
+    process; 0 if of none."""
+    left: int = 0
+    """With `delivered`: how many topics of the delivery some target still misses."""
     pid: int = 0
     detail: Mapping[str, Any] = field(default_factory=dict)
     """With `health`: what `edge.health()` says."""
@@ -75,6 +77,7 @@ class Journal:
         error: str = "",
         of: Kind | Literal[""] = "",
         delivery: int = 0,
+        left: int = 0,
         detail: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Write one entry."""
@@ -89,6 +92,7 @@ class Journal:
             error=error,
             of=of,
             delivery=delivery,
+            left=left,
             pid=os.getpid(),
             detail=detail,
         )

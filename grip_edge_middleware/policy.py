@@ -345,7 +345,8 @@ class Plan:
             "cache": notes.kept_out_by,
             "keys": "merged" if notes.is_merged else "",
         }
-        return [*keep_out(headers), *build_debug(said, why)]
+        # Whatever the app says: not in a browser either.
+        return [*keep_out(without(headers, FRESHNESS)), *build_debug(said, why)]
 
 
 class Policy:

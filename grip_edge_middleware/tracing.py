@@ -7,7 +7,6 @@ span for each purge, render and publish. Nothing is done on the app's threads.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -16,8 +15,10 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
 from grip_edge_middleware.journal import Entry
 
 NAME = "grip_edge_middleware"
-# Deliveries that a late answer is still put with.
-MAX_ENDED = 100
+# Deliveries that are not over, or that a late answer is still put with.
+MAX_KEPT = 100
+# Spans of one delivery: while a target is down it is asked again and again.
+MAX_SPANS = 1_000
 
 _Key = tuple[int, int]
 _KINDS = {"purge": SpanKind.CLIENT, "publish": SpanKind.CLIENT, "recover": SpanKind.CLIENT}
@@ -28,7 +29,7 @@ class Tracing:
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
         self._tracer = trace.get_tracer(NAME, tracer_provider=provider)
-        self._begun: dict[_Key, list[Entry]] = {}
+        self._begun: OrderedDict[_Key, list[Entry]] = OrderedDict()
         self._ended: OrderedDict[_Key, Context] = OrderedDict()
 
     def read(self, entry: Entry) -> None:
@@ -36,22 +37,26 @@ class Tracing:
         key = entry.pid, entry.delivery
         if not entry.delivery:
             return
-        if entry.kind == "delivered":
-            self._end(key, [*self._begun.pop(key, ()), entry])
-            self._begun.clear()  # what a fault has left
-        elif (context := self._ended.get(key)) is not None:
+        if (context := self._ended.get(key)) is not None:
             self._add(entry, context)
-        else:
-            self._begun.setdefault(key, []).append(entry)
+            return
+        entries = self._begun.setdefault(key, [])
+        if len(entries) < MAX_SPANS:
+            entries.append(entry)
+        if entry.kind == "delivered" and not entry.left:
+            self._end(key)
+        elif len(self._begun) > MAX_KEPT:
+            self._end(next(iter(self._begun)))
 
-    def _end(self, key: _Key, entries: Sequence[Entry]) -> None:
+    def _end(self, key: _Key) -> None:
+        entries = self._begun.pop(key)
         done = [entry for entry in entries if entry.took_s is not None]
         if not done:
             return
         is_change = any(entry.kind == "change" for entry in entries)
         attributes = {
-            "grip_edge.topics": max((e.count for e in entries if e.kind == "change"), default=0),
-            "grip_edge.delivered": entries[-1].count,
+            "grip_edge.topics": sum(e.count for e in entries if e.kind == "change"),
+            "grip_edge.delivered": sum(e.count for e in entries if e.kind == "delivered"),
         }
         root = self._tracer.start_span(
             "grip_edge.deliver" if is_change else "grip_edge.repeat",
@@ -64,7 +69,7 @@ class Tracing:
             self._add(entry, context)
         root.end(_ns(max(entry.at for entry in done)))
         self._ended[key] = context
-        while len(self._ended) > MAX_ENDED:
+        while len(self._ended) > MAX_KEPT:
             self._ended.popitem(last=False)
 
     def _add(self, entry: Entry, context: Context) -> None:
