@@ -488,7 +488,7 @@ class _Reader:
         self.wrong(
             "debug",
             f"expected a text of {MIN_DEBUG} characters or more, printable ASCII without spaces",
-            "whoever sends it as Grip-Edge-Debug is told what is decided; leave it out for nobody",
+            "who sends it as Grip-Edge-Debug is told what is decided; leave it out for nobody",
         )
         return ""
 

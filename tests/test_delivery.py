@@ -1000,7 +1000,7 @@ def test_an_outage_is_logged_once_and_its_end_once(caplog: pytest.LogCaptureFixt
     fields = [{n: v for n, v in vars(r).items() if n.startswith("grip_edge")} for r in lines]
     target = "varnish http://varnish:6081"
     assert fields == [
-        {"grip_edge_target": target, "grip_edge_reason": "answered 503 to a purge"},
+        {"grip_edge_target": target, "grip_edge_reason": "ConnectError: refused"},
         {"grip_edge_target": target, "grip_edge_failures": 10},
     ]
 

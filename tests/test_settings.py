@@ -671,7 +671,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         [
             (
                 "debug: expected a text of 32 characters or more, printable ASCII without spaces "
-                "(whoever sends it as Grip-Edge-Debug is told what is decided; leave it out for nobody)"
+                "(who sends it as Grip-Edge-Debug is told what is decided; leave it out for nobody)"
             )
         ],
     ),
