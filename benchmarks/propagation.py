@@ -36,6 +36,7 @@ from grip_edge_middleware.dispatcher import Dispatcher
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.grip import Proxy
 from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.journal import Journal
 from grip_edge_middleware.lanes import Answer, Outcome
 from grip_edge_middleware.metrics import Counts
 from grip_edge_middleware.publisher import Publisher
@@ -223,7 +224,7 @@ class World:
                 trunk=trunk,
                 regions=behind,
                 renderer=NoRenderer(),
-                metrics=Counts(),
+                journal=Journal(),
                 purge_deadline_s=math.inf,
                 clock=self.network,
                 pause=self.network.pause,

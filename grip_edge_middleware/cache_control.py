@@ -30,19 +30,22 @@ _EDGE_LIFETIMES = {
 FRESHNESS = frozenset({"cache-control", "surrogate-control", "cdn-cache-control", "expires"})
 
 
-def is_private(headers: Headers) -> bool:
-    """Whether the app keeps the response to one client, or out of caches."""
+def private_by(headers: Headers) -> str:
+    """Return by which header the app keeps the response to one client, or out of caches.
+
+    Its name, in lower case; empty if by none.
+    """
     for name, value in headers:
         match name.lower():
-            case "set-cookie":
-                return True
-            case "cache-control" | "surrogate-control" | "cdn-cache-control" if (
+            case "set-cookie" as found:
+                return found
+            case "cache-control" | "surrogate-control" | "cdn-cache-control" as found if (
                 _directives(value) & _FORBIDDING
             ):
-                return True
-            case "vary" if "*" in _directives(value):
-                return True
-    return False
+                return found
+            case "vary" as found if "*" in _directives(value):
+                return found
+    return ""
 
 
 def has_freshness(headers: Headers) -> bool:

@@ -10,22 +10,32 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from grip_edge_middleware.errors import DeliveryError
+from grip_edge_middleware.journal import Journal, Kind
 from grip_edge_middleware.lanes import Lanes
+from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.messages import Messages, have_something_to_say
-from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers import Purger
 from grip_edge_middleware.render import TARGET as RENDER
 from grip_edge_middleware.render import Renderer
 from grip_edge_middleware.stores import Claim
-from grip_edge_middleware.targets import GRACE_S, Ask, Flow, Step, Targets, TargetState, jitter
+from grip_edge_middleware.targets import (
+    GRACE_S,
+    MAX_LATE,
+    Ask,
+    Flow,
+    Step,
+    Targets,
+    TargetState,
+    jitter,
+)
 from grip_edge_middleware.throttle import retry_in
 
 logger = logging.getLogger(__name__)
@@ -56,9 +66,47 @@ class Parcel:
 
 @dataclass(slots=True)
 class _Batch:
+    number: int
+    """What the journal calls it."""
     parcels: list[Parcel]
     render_until: float | None = None
     """Counted from when the first is rendered."""
+
+
+class _Deliveries:
+    """Of which delivery each topic is a part, until every target has it.
+
+    It is for the journal only, so what is forgotten for lack of room counts as begun anew.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[str, int] = {}
+        self._left: Counter[int] = Counter()
+        self._last = 0
+
+    def begin(self, names: Iterable[str]) -> int:
+        """Return the delivery of what goes out together: a new one, unless all are known."""
+        names = list(names)
+        new = [name for name in names if name not in self._of]
+        if new or not names:
+            self._last += 1
+        for name in new:
+            self._of[name] = self._last
+            self._left[self._last] += 1
+        while len(self._of) > MAX_LATE:
+            self.end([next(iter(self._of))])
+        return max((self._of.get(name, 0) for name in names), default=self._last)
+
+    def end(self, names: Iterable[str]) -> dict[int, tuple[list[str], int]]:
+        """Forget these topics; return which there were of each delivery, and how many are left."""
+        ended: dict[int, list[str]] = {}
+        for name in names:
+            if (number := self._of.pop(name, None)) is not None:
+                ended.setdefault(number, []).append(name)
+        self._left.subtract({number: len(found) for number, found in ended.items()})
+        left = {number: self._left[number] for number in ended}
+        self._left = +self._left
+        return {number: (found, left[number]) for number, found in ended.items()}
 
 
 _Steps = Generator[Step, DeliveryError | None, None]
@@ -83,7 +131,7 @@ class Delivery:
         trunk: Region,
         regions: Sequence[Region] = (),
         renderer: Renderer,
-        metrics: Metrics,
+        journal: Journal,
         render_budget_s: float = 5.0,
         purge_deadline_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
@@ -92,8 +140,9 @@ class Delivery:
     ) -> None:
         self._trunk = trunk
         self._regions = tuple(regions)
-        self._messages = Messages(renderer, metrics)
-        self._metrics = metrics
+        self._messages = Messages(renderer, journal, clock=clock)
+        self._journal = journal
+        self._deliveries = _Deliveries()
         self._render_budget_s = render_budget_s
         self._purge_deadline_s = purge_deadline_s
         self._clock = clock
@@ -107,7 +156,7 @@ class Delivery:
             for name, cdns in self._cdns_before(region):
                 self._before.setdefault(name, cdns)
         self.targets = Targets(
-            [*purgers, *publishers], lanes=lanes, metrics=metrics, clock=clock, pause=pause
+            [*purgers, *publishers], lanes=lanes, journal=journal, clock=clock, pause=pause
         )
 
     def _cdns_before(self, region: Region) -> Iterator[tuple[str, tuple[Purger, ...]]]:
@@ -154,11 +203,40 @@ class Delivery:
         """
         self.targets.note_late_answers()
         parcels = [Parcel(claim, self._missing(claim)) for claim in claims]
-        self.targets.run([self._send(self._trunk, _Batch(parcels))], grace_s=grace_s)
+        batch = _Batch(self._begin(parcels), parcels)
+        self.targets.run([self._send(self._trunk, batch)], grace_s=grace_s)
         for parcel in parcels:
             if parcel.missing:
                 self._put_off(parcel)
+        self._end([parcel for parcel in parcels if not parcel.missing])
         return parcels
+
+    def _begin(self, parcels: Sequence[Parcel]) -> int:
+        """Write what has changed; return what the journal calls the delivery."""
+        fresh = [parcel for parcel in parcels if parcel.claim.missing is None]
+        self._end(fresh)  # what came of it before is part of this by now
+        number = self._deliveries.begin([parcel.claim.topic.name for parcel in parcels])
+        if changed := _changed(fresh):
+            self._write("change", changed, number)
+        return number
+
+    def _end(self, parcels: Sequence[Parcel]) -> None:
+        """Write what every target has, for each delivery that it is part of."""
+        ended = self._deliveries.end([parcel.claim.topic.name for parcel in parcels])
+        by_name = {parcel.claim.topic.name: parcel for parcel in parcels}
+        for number, (names, left) in ended.items():
+            done = [by_name[name] for name in names if not by_name[name].missing]
+            self._write("delivered", _changed(done), number, left=left)
+
+    def _write(self, kind: Kind, parcels: Sequence[Parcel], number: int, *, left: int = 0) -> None:
+        since = _since(parcels)
+        self._journal.write(
+            kind,
+            [parcel.claim.topic.name for parcel in parcels],
+            behind_s=None if since is None else self._clock() - since,
+            delivery=number,
+            left=left,
+        )
 
     def is_hopeless(self) -> bool:
         """Whether a target has refused so often that waiting a little longer will not help."""
@@ -252,7 +330,7 @@ class Delivery:
     def _send(self, region: Region, batch: _Batch) -> Flow:
         """Purge what a region has, tier by tier, and go on to what is behind it."""
         for purger in region.purgers:
-            yield from self._purge(purger, batch.parcels)
+            yield from self._purge(purger, batch)
         # The proxies of a region are all behind the same CDNs.
         publishable = [
             parcel
@@ -279,10 +357,10 @@ class Delivery:
 
     # --- purge ------------------------------------------------------------------------------
 
-    def _purge(self, purger: Purger, parcels: Iterable[Parcel]) -> _Steps:
+    def _purge(self, purger: Purger, batch: _Batch) -> _Steps:
         wanting = [
             parcel
-            for parcel in parcels
+            for parcel in batch.parcels
             # An outer tier would refill from an inner one.
             if purger.name in parcel.missing and self._obstacle(parcel, purger.name) is None
         ]
@@ -290,12 +368,19 @@ class Delivery:
             return
         yield from self._settle(self._before[purger.name])
         purged: set[str] = set()
-        for batch in purger.batches(dict.fromkeys(k for p in wanting for k in p.claim.keys)):
-            purged.update(batch.keys)
+        for purge in purger.batches(dict.fromkeys(k for p in wanting for k in p.claim.keys)):
+            purged.update(purge.keys)
             done = [parcel for parcel in wanting if purged.issuperset(parcel.claim.keys)]
-            counts = {"purges": 1, "purged_keys": len(batch.keys)}
-            ask = Ask(purger, batch.request, counts=counts, covers=_covered(done))
-            if (yield ask) is not None:
+            error = yield Ask(
+                purger,
+                purge.request,
+                "purge",
+                purge.keys,
+                since=_since(wanting),
+                delivery=batch.number,
+                covers=_covered(done),
+            )
+            if error is not None:
                 return
             for parcel in done:
                 parcel.missing.discard(purger.name)
@@ -306,22 +391,33 @@ class Delivery:
     def _publish(self, publisher: Publisher, batch: _Batch, parcels: Sequence[Parcel]) -> Flow:
         wanting = [parcel for parcel in parcels if publisher.name in parcel.missing]
         if self.targets.is_free(publisher):
-            yield from self._publish_items(publisher, self._ready(batch, wanting))
+            yield from self._publish_items(publisher, batch, self._ready(batch, wanting))
         if self.targets.is_free(publisher):
-            yield from self._recover(publisher, wanting)
+            yield from self._recover(publisher, batch, wanting)
         return ()
 
-    def _recover(self, publisher: Publisher, parcels: Iterable[Parcel]) -> _Steps:
+    def _recover(self, publisher: Publisher, batch: _Batch, parcels: Iterable[Parcel]) -> _Steps:
         """Have the proxy ask for all clients what they missed of topics that nobody can name."""
         wanting = [parcel for parcel in parcels if parcel.claim.is_escalated]
         if not wanting:
             return
         request = publisher.recovery(now=self._wall_clock())
         error = yield Ask(
-            publisher, request, check=publisher.check_recovery, covers=_covered(wanting)
+            publisher,
+            request,
+            "recover",
+            [parcel.claim.topic.name for parcel in wanting],
+            since=_since(wanting),
+            delivery=batch.number,
+            check=publisher.check_recovery,
+            covers=_covered(wanting),
         )
         if error is not None and error.is_final:
-            logger.warning("%s; its clients stay behind until their topics change again", error)
+            logger.warning(
+                "%s; its clients stay behind until their topics change again",
+                error,
+                extra=log_fields(target=error.target, topics=len(wanting), reason=error.reason),
+            )
         if error is None or error.is_final:
             for parcel in wanting:
                 parcel.missing.discard(publisher.name)
@@ -341,61 +437,92 @@ class Delivery:
             if self._clock() > batch.render_until:
                 parcel.retry_at = self._clock()
             else:
-                parcel.items = self._items(parcel)
+                parcel.items = self._items(parcel, batch)
         return [parcel for parcel in parcels if parcel.items is not None]
 
-    def _publish_items(self, publisher: Publisher, parcels: Iterable[Parcel]) -> _Steps:
+    def _publish_items(
+        self, publisher: Publisher, batch: _Batch, parcels: Iterable[Parcel]
+    ) -> _Steps:
         """Publish in order; what is not acknowledged stays missing."""
         now = self._wall_clock()
         wanting = {parcel.claim.topic.name: parcel for parcel in parcels}
         items = [item for parcel in wanting.values() for item in parcel.items or ()]
-        batches = deque(publisher.batches(items, now=now))
-        while batches:
-            batch = batches[0]
-            later = {channel for b in islice(batches, 1, None) for channel in b.channels}
-            counts = {"publishes": 1, "published": len(batch.items)}
-            covers = _covered(wanting[name] for name in {*batch.channels} - later)
-            error = yield Ask(publisher, batch.request, counts=counts, covers=covers)
+        publishes = deque(publisher.batches(items, now=now))
+        while publishes:
+            publish = publishes[0]
+            later = {channel for p in islice(publishes, 1, None) for channel in p.channels}
+            error = yield Ask(
+                publisher,
+                publish.request,
+                "publish",
+                publish.channels,
+                since=_since(wanting[name] for name in publish.channels),
+                delivery=batch.number,
+                covers=_covered(wanting[name] for name in {*publish.channels} - later),
+            )
             if error is not None and not error.is_final:
                 break
-            batches.popleft()
+            publishes.popleft()
             if error is None:
                 continue
-            if len(batch.items) == 1:
-                self._give_up(batch.channels[0], error)
+            if len(publish.items) == 1:
+                self._give_up(publish.channels[0], error, batch)
             else:
                 # One bad item has the whole request refused, so each goes by itself, in order.
-                single = [b for item in batch.items for b in publisher.batches([item], now=now)]
-                batches.extendleft(reversed(single))
-        left = {channel for batch in batches for channel in batch.channels}
+                single = [p for item in publish.items for p in publisher.batches([item], now=now)]
+                publishes.extendleft(reversed(single))
+        left = {channel for publish in publishes for channel in publish.channels}
         for name in wanting.keys() - left:
             wanting[name].missing.discard(publisher.name)
 
-    def _items(self, parcel: Parcel) -> list[dict[str, Any]] | None:
+    def _items(self, parcel: Parcel, batch: _Batch) -> list[dict[str, Any]] | None:
         """Return what to publish, oldest first; None if that has to wait."""
         try:
-            return self._messages.items(parcel.claim)
+            return self._messages.items(parcel.claim, delivery=batch.number)
         except DeliveryError as error:
-            self._postpone_render(parcel, error)
+            self._postpone_render(parcel, error, batch)
         except Exception as error:
             # A fault of ours. It is this topic's alone.
-            logger.exception("%s cannot be published", parcel.claim.topic.name)
-            self._postpone_render(parcel, DeliveryError(RENDER, repr(error)))
+            topic = parcel.claim.topic.name
+            logger.exception("%s cannot be published", topic, extra=log_fields(topic=topic))
+            self._postpone_render(parcel, DeliveryError(RENDER, repr(error)), batch)
         return None
 
-    def _postpone_render(self, parcel: Parcel, error: DeliveryError) -> None:
+    def _postpone_render(self, parcel: Parcel, error: DeliveryError, batch: _Batch) -> None:
         failures = parcel.claim.failures + 1
         if error.is_final or failures >= MAX_RENDERS:
-            self._give_up(parcel.claim.topic.name, error)
+            self._give_up(parcel.claim.topic.name, error, batch)
             parcel.missing &= self._cdns
             return
         parcel.claim = replace(parcel.claim, failures=failures)
         wait_s = retry_in(failures, asked_s=None, is_refusal=True, jitter=jitter())
         parcel.retry_at = self._clock() + wait_s
 
-    def _give_up(self, channel: str, error: DeliveryError) -> None:
-        self._metrics.count("given_up", target=error.target)
-        logger.error("%s is not published for this change: %s", channel, error)
+    def _give_up(self, channel: str, error: DeliveryError, batch: _Batch) -> None:
+        self._journal.write(
+            "given_up",
+            (channel,),
+            target=error.target,
+            error=error.reason,
+            delivery=batch.number,
+        )
+        logger.error(
+            "%s is not published for this change: %s",
+            channel,
+            error,
+            extra=log_fields(target=error.target, topic=channel, reason=error.reason),
+        )
+
+
+def _changed(parcels: Iterable[Parcel]) -> list[Parcel]:
+    """Return those that are for a change, rather than for saying it once more."""
+    return [parcel for parcel in parcels if not parcel.claim.is_confirmation]
+
+
+def _since(parcels: Iterable[Parcel]) -> float | None:
+    """Return when the oldest change of these was submitted, None if they are for none."""
+    claims = (parcel.claim for parcel in parcels)
+    return min((claim.since.at for claim in claims if not claim.is_confirmation), default=None)
 
 
 def _covered(parcels: Iterable[Parcel]) -> dict[str, Hashable]:
@@ -405,4 +532,4 @@ def _covered(parcels: Iterable[Parcel]) -> dict[str, Hashable]:
 def _mark(claim: Claim) -> Hashable:
     """Return what tells a claim from others of its topic, of before or after."""
     versions = tuple(publication.version for publication in claim.publications)
-    return versions, claim.confirmations, claim.published_at, claim.since
+    return versions, claim.confirmations, claim.published_at, claim.since.number

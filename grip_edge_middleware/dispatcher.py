@@ -17,6 +17,7 @@ from types import MappingProxyType
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.delivery import Delivery
 from grip_edge_middleware.errors import StoreError
+from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.process import attach_to_process
 from grip_edge_middleware.stores import Claim, Store
@@ -44,7 +45,10 @@ class _Carried:
 
 
 class Dispatcher:
-    """Brings what was submitted from the store to the delivery. `clock` is monotonic."""
+    """Brings what was submitted from the store to the delivery.
+
+    `after_turn` is called on its thread after each turn. `clock` is monotonic.
+    """
 
     _carried: list[_Carried]
 
@@ -55,12 +59,14 @@ class Dispatcher:
         delivery: Delivery,
         metrics: Metrics,
         flush_timeout_s: float = 5.0,
+        after_turn: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._delivery = delivery
         self._metrics = metrics
         self._flush_timeout_s = flush_timeout_s
+        self._after_turn = after_turn
         self._clock = clock
         self._is_closing = False
         self._is_closed = False
@@ -74,10 +80,13 @@ class Dispatcher:
         if not changes:
             return
         if self._is_closing:
-            logger.error("%d changes came after the edge was closed and are lost", len(changes))
+            logger.error(
+                "%d changes came after the edge was closed and are lost",
+                len(changes),
+                extra=log_fields(changes=len(changes)),
+            )
             return
         due = self._store.add(changes, self._clock())
-        self._metrics.count("changes", len(changes))
         # Waking the thread costs more than all the rest, so not if it wakes in time by itself.
         if due < self._wakes_at:
             self._wake_up()
@@ -130,12 +139,16 @@ class Dispatcher:
         return resting_until if message_due is None else min(resting_until, message_due)
 
     def take_in(self) -> None:
-        """Take in what was submitted; count what there was no room for, and log the first of it."""
-        overflow = self._store.take_in()
+        """Take in what was submitted and count it; log the first that there was no room for."""
+        changes, coalesced, overflow = self._store.take_in()
+        if changes:
+            self._metrics.count("changes", changes)
+        if coalesced:
+            self._metrics.count("coalesced", coalesced)
         if not any(overflow):
             return
-        for event, amount in overflow._asdict().items():
-            self._metrics.count(event, amount)
+        self._metrics.count("escalated", overflow.escalated)
+        self._metrics.count("refused", overflow.refused)
         if not self._is_full:
             self._is_full = True
             logger.error(
@@ -143,6 +156,7 @@ class Dispatcher:
                 "wait already; %d messages are not published, since too many of their topics do. "
                 "Until every target answers, this is said no more",
                 *overflow,
+                extra=log_fields(changes=overflow.escalated),
             )
 
     def _deliver(
@@ -217,7 +231,11 @@ class Dispatcher:
             self._store.postpone(carried.claim, self._clock())
         self._confirm_now(max(GRACE_S, deadline - self._clock()))
         if pending := self._store.pending():
-            logger.error("%d topics were not delivered before the end", pending)
+            logger.error(
+                "%d topics were not delivered before the end",
+                pending,
+                extra=log_fields(topics=pending),
+            )
         self._delivery.targets.close()
         self._store.close()
 
@@ -291,7 +309,10 @@ class Dispatcher:
         asked = self._flushes_asked
         self._has_claimed = False
         try:
-            next_due = self.turn(now, everything=asked > self._flushes_done)
+            try:
+                next_due = self.turn(now, everything=asked > self._flushes_done)
+            finally:
+                self._after_turn()
         except StoreError:  # which the store has said
             return now + STORE_REST_S
         except Exception:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from grip_edge_middleware import sources
 from grip_edge_middleware.changes import Change, Data, encode
@@ -15,8 +17,9 @@ from grip_edge_middleware.delivery import Delivery, Region
 from grip_edge_middleware.dispatcher import Dispatcher
 from grip_edge_middleware.errors import DeliveryError, Mistake, SettingsError, TopicError
 from grip_edge_middleware.http import Response
+from grip_edge_middleware.journal import Journal, Reader
 from grip_edge_middleware.lanes import InlineLanes, Lanes, ThreadLanes
-from grip_edge_middleware.metrics import Counts
+from grip_edge_middleware.metrics import Counts, Metrics, Several
 from grip_edge_middleware.middleware import flask
 from grip_edge_middleware.middleware.asgi import ASGIMiddleware
 from grip_edge_middleware.middleware.wsgi import WSGIMiddleware
@@ -57,9 +60,11 @@ from grip_edge_middleware.types import (
     Send,
     WSGIApplication,
 )
+from grip_edge_middleware.watchers import LOOK_EVERY_S, Watchers
 
 if TYPE_CHECKING:
     from flask import Flask
+    from opentelemetry.trace import TracerProvider
 
 
 class GripEdge:
@@ -238,24 +243,15 @@ class GripEdge:
     def health(self) -> dict[str, Any]:
         """Return how this process's edge fares, as plain values without secrets.
 
-        `pending` counts topics that some target misses, of those that this process is to send;
+        `pending` counts topics that some target misses, of those that this process is to send, and
+        `pending_age_s` is how long ago the oldest change of these was submitted, else 0;
         `store` is "failing" while a shared store does not answer, else "ok"; `escalated` lists the
         keys that wait in place of topics for which there was no room. `longest_ttl` is the limit to
         what a CDN may keep while its purges fail, else None. `targets` has for each CDN and GRIP
         proxy its `state` ("ok", "failing", or "down" from the fourth failure in a row), `failures`,
         `failing_for_s`, `retry_in_s` and its last `error`. `counts` are since the start.
         """
-        parts = self._configured
-        if parts.store.is_local:  # else it may have to be waited for
-            parts.dispatcher.take_in()
-        return {
-            "pending": parts.store.pending(),
-            "store": "failing" if parts.store.is_failing else "ok",
-            "escalated": parts.store.escalated(),
-            "longest_ttl": parts.longest_ttl(),
-            "targets": parts.delivery.targets.report(),
-            "counts": parts.metrics.snapshot(),
-        }
+        return self._configured.health()
 
     def close(self) -> None:
         """Deliver what is pending, for at most `flush_timeout`, and stop listening to saves.
@@ -279,8 +275,12 @@ class _Parts:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.templates = {t.template.text for t in settings.topics if t.template.params}
-        self.policy = Policy(settings)
-        self.metrics = Counts()
+        self.counts = Counts()
+        self.metrics = _metrics(settings, self.counts)
+        self.watchers = Watchers()
+        self.journal = Journal(self.metrics, self.watchers, *_tracing(settings))
+        self.policy = Policy(settings, self.metrics)
+        self._look_at = -math.inf
         transport = HttpTransport(timeout_s=settings.timeout)
         self.renderer = _AppRenderer(settings, transport)
         self.delivery = Delivery(
@@ -288,7 +288,7 @@ class _Parts:
             trunk=_region(settings.trunk),
             regions=[_region(region) for region in settings.regions],
             renderer=self.renderer,
-            metrics=self.metrics,
+            journal=self.journal,
             render_budget_s=settings.timeout,
             purge_deadline_s=settings.purge_deadline,
         )
@@ -298,6 +298,7 @@ class _Parts:
             delivery=self.delivery,
             metrics=self.metrics,
             flush_timeout_s=settings.flush_timeout,
+            after_turn=self._say_how_it_fares,
         )
         self.outbox = self._make_outbox()
         self.observer = sources.Observer.of(
@@ -360,12 +361,44 @@ class _Parts:
         is_well = self.delivery.can_purge() and not self.store.is_failing
         return None if is_well else self.settings.degraded_ttl
 
+    def health(self) -> dict[str, Any]:
+        if self.store.is_local:  # else it may have to be waited for
+            self.dispatcher.take_in()
+        return {
+            "pending": self.store.pending(),
+            "pending_age_s": round(self._pending_age_s(), 3),
+            "store": "failing" if self.store.is_failing else "ok",
+            "escalated": self.store.escalated(),
+            "longest_ttl": self.longest_ttl(),
+            "targets": self.delivery.targets.report(),
+            "counts": self.counts.snapshot(),
+        }
+
+    def _pending_age_s(self) -> float:
+        since = self.store.pending_since()
+        return 0.0 if since is None else max(0.0, time.monotonic() - since)
+
+    def _say_how_it_fares(self) -> None:
+        """Tell the metrics, and whoever watches: what takes longer, once a second at most."""
+        pending, now = self.store.pending(), time.monotonic()
+        self.metrics.gauge("pending", pending)
+        if not pending:
+            self.metrics.gauge("pending_age_s", 0.0)
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_EVERY_S
+        if pending:
+            self.metrics.gauge("pending_age_s", self._pending_age_s())
+        if self.watchers.is_watched():
+            self.journal.write("health", detail=self.health())
+
     def close(self) -> None:
         for source in self.sources:
             source.disconnect()
         if self.outbox is not None:
             self.outbox.close()
         self.dispatcher.close()
+        self.watchers.close()
 
 
 def _fill(settings: TopicSettings, params: Mapping[str, object]) -> Topic:
@@ -384,6 +417,36 @@ def _fill(settings: TopicSettings, params: Mapping[str, object]) -> Topic:
 
 def _name(found: object) -> str:
     return f"an instance of {type(found).__module__}.{type(found).__qualname__}"
+
+
+def _metrics(settings: Settings, counts: Counts) -> Metrics:
+    found = settings.metrics
+    if found is None:
+        return counts
+    return Several([counts, _prometheus() if found == "prometheus" else found])
+
+
+def _prometheus() -> Metrics:
+    try:
+        from grip_edge_middleware.metrics.prometheus import of_default_registry
+    except ImportError as error:
+        raise _lacks("metrics", "Prometheus", "prometheus", error) from None
+    return of_default_registry()
+
+
+def _tracing(settings: Settings) -> Iterator[Reader]:
+    if settings.tracing is False:
+        return
+    try:
+        from grip_edge_middleware.tracing import Tracing
+    except ImportError as error:
+        raise _lacks("tracing", "OpenTelemetry", "opentelemetry", error) from None
+    yield Tracing(None if settings.tracing is True else cast("TracerProvider", settings.tracing))
+
+
+def _lacks(setting: str, what: str, extra: str, error: ImportError) -> SettingsError:
+    hint = f"pip install 'grip-edge-middleware[{extra}]'"
+    return SettingsError([Mistake(setting, f"{what} needs the {extra} extra: {error}", hint)])
 
 
 def _lanes(settings: Settings, transport: Transport) -> Lanes:
@@ -437,10 +500,7 @@ def _shelf(store: StoreSettings, codec: Codec) -> Shelf:
     try:
         from grip_edge_middleware.stores.redis import RedisShelf
     except ImportError as error:
-        hint = "pip install 'grip-edge-middleware[redis]'"
-        raise SettingsError(
-            [Mistake("store", f"Redis needs the redis extra: {error}", hint)]
-        ) from None
+        raise _lacks("store", "Redis", "redis", error) from None
     return RedisShelf(store.url, codec, name=store.name)
 
 

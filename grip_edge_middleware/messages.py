@@ -7,12 +7,15 @@ is published, as it is when this is asked.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from typing import Any
 
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.grip import build_item, build_marker
 from grip_edge_middleware.http import Response
-from grip_edge_middleware.metrics import Metrics
+from grip_edge_middleware.journal import Journal
+from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.render import TARGET, Renderer
 from grip_edge_middleware.settings import Route
 from grip_edge_middleware.stores import Claim, Publication
@@ -25,36 +28,47 @@ _PUBLISHED = frozenset({200, 404, 410})
 
 
 class Messages:
-    """Makes items of claims, with the app's answers where they have no message."""
+    """Makes items of claims, with the app's answers where they have no message.
 
-    def __init__(self, renderer: Renderer, metrics: Metrics) -> None:
+    `clock` is monotonic.
+    """
+
+    def __init__(
+        self, renderer: Renderer, journal: Journal, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._renderer = renderer
-        self._metrics = metrics
+        self._journal = journal
+        self._clock = clock
         # Logged once: a broken route may have many topics.
         self._failing_routes: set[str] = set()
 
-    def items(self, claim: Claim) -> list[dict[str, Any]]:
-        """Return what to publish, oldest first. DeliveryError if a route does not answer."""
+    def items(self, claim: Claim, *, delivery: int = 0) -> list[dict[str, Any]]:
+        """Return what to publish, oldest first. DeliveryError if a route does not answer.
+
+        `delivery` is what the journal calls it.
+        """
         previous = claim.previous if claim.settings.recovers else None
         items = []
         for publication in claim.publications:
-            if (item := self._item(claim, publication, previous)) is not None:
+            if (item := self._item(claim, publication, previous, delivery)) is not None:
                 items.append(item)
                 previous = publication.version if claim.settings.recovers else None
         return items
 
     def _item(
-        self, claim: Claim, publication: Publication, previous: str | None
+        self, claim: Claim, publication: Publication, previous: str | None, delivery: int
     ) -> dict[str, Any] | None:
         channel, version = claim.topic.name, publication.version
         if publication.is_marker:
             if previous is None:
                 return None  # everybody would ask
             return build_marker(channel, claim.settings.held_routes, id=version, prev_id=previous)
-        messages = self._messages(claim, publication)
+        messages = self._messages(claim, publication, delivery)
         return build_item(channel, messages, id=version, prev_id=previous) if messages else None
 
-    def _messages(self, claim: Claim, publication: Publication) -> dict[Hold, Response]:
+    def _messages(
+        self, claim: Claim, publication: Publication, delivery: int
+    ) -> dict[Hold, Response]:
         """Return the message for each kind of hold that the topic has."""
         if publication.message is not None:
             # A topic without a hold may be held by the app's own Grip headers.
@@ -64,23 +78,40 @@ class Messages:
         for hold, route in claim.settings.rendered_routes.items():
             path = route.pattern.fill(dict(claim.topic.params))
             if path is not None:  # else no URL shows these values, and nobody is connected
-                messages[hold] = self._render(route, path, is_private=claim.settings.private)
+                messages[hold] = self._render(claim, route, path, delivery)
         return messages
 
-    def _render(self, route: Route, path: str, *, is_private: bool) -> Response:
-        self._metrics.count("renders")
-        pattern = route.pattern.text
+    def _render(self, claim: Claim, route: Route, path: str, delivery: int) -> Response:
+        begun = self._clock()
+        pattern, names = route.pattern.text, (claim.topic.name,)
+        is_private = claim.settings.private
         try:
             response = self._renderer.render(path, route.accept, is_private=is_private)
             if response.status not in _PUBLISHED:
                 reason = f"GET {path}: answered {response.status}{_hint(response)}"
                 raise DeliveryError(TARGET, reason)
         except DeliveryError as error:
-            self._metrics.count("failures", target=TARGET)
+            self._journal.write(
+                "failure",
+                names,
+                target=TARGET,
+                took_s=self._clock() - begun,
+                error=error.reason,
+                of="render",
+                delivery=delivery,
+            )
             if pattern not in self._failing_routes:
                 self._failing_routes.add(pattern)
-                logger.warning("%s cannot be published: %s; trying again", pattern, error.reason)
+                logger.warning(
+                    "%s cannot be published: %s; trying again",
+                    pattern,
+                    error.reason,
+                    extra=log_fields(target=TARGET, route=pattern, reason=error.reason),
+                )
             raise
+        self._journal.write(
+            "render", names, target=TARGET, took_s=self._clock() - begun, delivery=delivery
+        )
         self._failing_routes.discard(pattern)
         return response
 

@@ -38,6 +38,16 @@ class Notes:
     is_unclear: bool = False
     """Whether something was read of which nobody knows what it is."""
 
+    # What the policy decided, and why:
+    key_header: str = ""
+    """The surrogate keys, as far as they fit."""
+    is_merged: bool = False
+    """Whether some of them are those of a whole kind, since there was no room for each."""
+    kept_out_by: str = ""
+    """Why the response is kept out of caches; empty if it is not."""
+    unheld_by: str = ""
+    """Why it is not held; empty if it is."""
+
     def note_reads(self, statement: str, params: Params, primary_keys: Mapping[str, str]) -> None:
         """Note what an SQL statement read; see `rows.keys_read`."""
         if self.scopes is not None and not self.is_over:

@@ -10,7 +10,8 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
+from hmac import compare_digest
 from typing import Protocol
 
 from grip_edge_middleware.cache_control import (
@@ -20,11 +21,12 @@ from grip_edge_middleware.cache_control import (
     first_value,
     has_freshness,
     has_header,
-    is_private,
     keep_out,
+    private_by,
     vary_on_accept,
     without,
 )
+from grip_edge_middleware.debug_header import build_debug
 from grip_edge_middleware.errors import SignatureError
 from grip_edge_middleware.grip import (
     CATCH_UP_SOON_S,
@@ -38,6 +40,8 @@ from grip_edge_middleware.grip import (
     private_next_link,
     stream_headers,
 )
+from grip_edge_middleware.log_fields import log_fields
+from grip_edge_middleware.metrics import Counts, Event, Metrics
 from grip_edge_middleware.notes import Notes
 from grip_edge_middleware.routing import Matcher
 from grip_edge_middleware.rows import Scopes, template_of
@@ -50,6 +54,13 @@ from grip_edge_middleware.types import Headers, Hold
 logger = logging.getLogger(__name__)
 
 MAX_CACHED_PATH = 512
+
+# Why a response is kept out of caches although it would be kept otherwise.
+_COUNTED: Mapping[str, Event] = {
+    "gate": "gate_hits",
+    "budget": "over_budget",
+    "unclear": "unclear_reads",
+}
 
 
 class HasChanged(Protocol):
@@ -79,6 +90,8 @@ class RequestFacts:
     """Where the app is mounted, percent-encoded: it may come from the URL."""
     refusal: Callable[[], str | None] = lambda: "no proxy is known"
     """Why the request is not taken for one of a GRIP proxy's, None if it is."""
+    is_debugged: bool = False
+    """Whether it is from somebody who may know what is decided, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +133,19 @@ class Plan:
 
     def apply(self, request: RequestFacts, status: int, headers: Headers, notes: Notes) -> Headers:
         """Return the headers with which the app's response leaves."""
+        applied = self._applied(request, status, headers, notes)
+        return self._explained(request, applied, notes) if request.is_debugged else applied
+
+    def _applied(
+        self, request: RequestFacts, status: int, headers: Headers, notes: Notes
+    ) -> Headers:
         if request.method not in ("GET", "HEAD"):
             return headers
         if status not in (200, 304):
             return self._tag_other_status(request, status, headers, notes)
         held = self._held(request, headers, notes)
         if status == 304:
-            headers = keep_out(headers) if self.is_private else headers
+            headers = self._keep_out("private", headers, notes) if self.is_private else headers
             return headers + self._long_poll(request, held) if _is_polled(held) else headers
         headers = vary_on_accept(headers) if self._depends_on_accept() else headers
         if not _is_polled(held):
@@ -139,17 +158,17 @@ class Plan:
     ) -> Headers:
         """A cached 404 must be purged when the object appears."""
         is_kept = status in KEPT_UNASKED or has_freshness(headers)
-        if not is_kept or is_private(headers):
+        if not is_kept or private_by(headers):
             return headers
-        if self.is_private or self._is_for_one(request):
-            return keep_out(headers)
+        if reason := self._reason(request):
+            return self._keep_out(reason, headers, notes)
         if request.longest_ttl is None:
             return self._with_keys(request, headers, notes, freshness=[])
         return self._for(request.longest_ttl, request, headers, notes)
 
     def _cache(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
-        if self.is_private or is_private(headers) or self._is_for_one(request):
-            return keep_out(headers)
+        if reason := self._reason(request) or private_by(headers):
+            return self._keep_out(reason, headers, notes)
         if not self.policy.is_purgeable:
             return self._with_keys(request, headers, notes, freshness=[])
         edge_ttl = min(shown.route.edge_ttl for shown in self.shown)
@@ -161,11 +180,21 @@ class Plan:
         """Have the edge keep the response for so many seconds, or for less if the app says so."""
         edge_ttl = min([edge_ttl, *edge_ttls(headers)])
         if edge_ttl == 0:
-            return keep_out(headers)
+            return self._keep_out("lifetime", headers, notes)
         return self._with_keys(request, headers, notes, freshness=self._freshness(edge_ttl))
 
-    def _is_for_one(self, request: RequestFacts) -> bool:
-        return request.is_authorized and not all(shown.route.public for shown in self.shown)
+    def _reason(self, request: RequestFacts) -> str:
+        """Return why no response to this request is for caches; empty if one may be."""
+        if self.is_private:
+            return "private"
+        is_for_one = request.is_authorized and not all(s.route.public for s in self.shown)
+        return "authorization" if is_for_one else ""
+
+    def _keep_out(self, reason: str, headers: Headers, notes: Notes) -> Headers:
+        notes.kept_out_by = reason
+        if (event := _COUNTED.get(reason)) is not None:
+            self.policy.metrics.count(event)
+        return keep_out(headers)
 
     def _freshness(self, edge_ttl: int) -> Headers:
         # stale-if-error is the same while purges fail: it shows an old page only while the app is
@@ -182,18 +211,23 @@ class Plan:
         self, request: RequestFacts, headers: Headers, notes: Notes, *, freshness: Headers
     ) -> Headers:
         if notes.is_unclear:
-            return keep_out(headers)  # nothing would purge it
+            return self._keep_out("unclear", headers, notes)  # nothing would purge it
         keys = self._keys(headers, notes)
         budget = self.policy.key_budget
-        value = build_keys(keys, self.policy.any_key, budget_bytes=budget)
+        value = build_keys(keys, partial(self._any_key, notes), budget_bytes=budget)
         if value is None:
             _warn_of_budget(self.shown[0].route.pattern.text, budget)
-            return keep_out(headers)
+            return self._keep_out("budget", headers, notes)
+        self.policy.note_keys(value, notes)
         if request.has_changed(value.split(" ")):
             # It may show what was there before, and reach the cache after the purge.
-            return keep_out(headers)
+            return self._keep_out("gate", headers, notes)
         dropped = FRESHNESS | {"surrogate-key"} if freshness else {"surrogate-key"}
         return [*without(headers, dropped), *freshness, ("Surrogate-Key", value)]
+
+    def _any_key(self, notes: Notes, key: str) -> str | None:
+        notes.is_merged = True  # it is asked only then
+        return self.policy.any_key(key)
 
     def _keys(self, headers: Headers, notes: Notes) -> list[str]:
         """Return all keys, the broadest first: Fastly ignores what follows one that is too long."""
@@ -210,9 +244,13 @@ class Plan:
     def _held(self, request: RequestFacts, headers: Headers, notes: Notes) -> list[Shown]:
         """Return what the response is held for, all in the same way; nothing if it is not held."""
         if request.method != "GET" or notes.declines_hold or has_header(headers, "grip-hold"):
+            notes.unheld_by = "declined" if notes.declines_hold else "own"
             return []
         held = [shown for shown in self.shown if _is_held(shown.route, request.accept)]
-        if held and self.is_private and (reason := request.refusal()) is not None:
+        if not held:
+            notes.unheld_by = "accept" if any(s.route.hold for s in self.shown) else "settings"
+        elif self.is_private and (reason := request.refusal()) is not None:
+            notes.unheld_by = "stranger"
             _warn_of_stranger(self.shown[0].route.pattern.text, reason)
             return []
         return [shown for shown in held if shown.route.hold == _hold_of(held)]
@@ -283,15 +321,47 @@ class Plan:
     def _depends_on_accept(self) -> bool:
         return any(shown.route.accept for shown in self.shown)
 
+    # --- what is said of it -----------------------------------------------------------------
+
+    def _explained(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
+        """Say what was decided and why, in an answer that no cache keeps."""
+        said = {
+            "route": self.shown[0].route.pattern.text,
+            "topics": self.names,
+            "versions": [request.versions.get(name, "") for name in self.names],
+            "hold": first_value(headers, "grip-hold") or None,
+            "cache": None
+            if notes.kept_out_by
+            else first_value(headers, "surrogate-control")
+            or first_value(headers, "cache-control")
+            or None,
+            "limit": request.longest_ttl,
+            "keys": notes.key_header.split(),
+            "key-bytes": len(notes.key_header),
+            "key-budget": self.policy.key_budget,
+        }
+        why = {
+            "hold": notes.unheld_by,
+            "cache": notes.kept_out_by,
+            "keys": "merged" if notes.is_merged else "",
+        }
+        # Whatever the app says: not in a browser either.
+        return [*keep_out(without(headers, FRESHNESS)), *build_debug(said, why)]
+
 
 class Policy:
     """Finds the plan of a path. Built once from the settings.
 
     `secret` signs the next links of private topics. Without a CDN that is told of changes, nothing
-    `is_purgeable`, and no response is made cacheable.
+    `is_purgeable`, and no response is made cacheable. `metrics` are told what is kept out of caches
+    for reasons that one would want to know of.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        self.metrics = Counts() if metrics is None else metrics
+        self.metrics.gauge("key_budget_bytes", settings.key_budget)
+        self._longest_keys = 0
+        self.debug = settings.debug
         self.key_budget = settings.key_budget
         self.is_purgeable = bool(settings.cdns)
         self.secret = settings.secret
@@ -320,7 +390,15 @@ class Policy:
         if not shown:
             return None
         if len(shown) > MAX_CHANNELS:
-            logger.warning("%s shows %d topics; a proxy takes %d", path, len(shown), MAX_CHANNELS)
+            logger.warning(
+                "%s shows %d topics; a proxy takes %d",
+                path,
+                len(shown),
+                MAX_CHANNELS,
+                extra=log_fields(
+                    route=shown[0].route.pattern.text, topics=len(shown), limit=MAX_CHANNELS
+                ),
+            )
         return Plan(tuple(shown), self)
 
     def refusal(self, grip_sig: str, now: float) -> str | None:
@@ -338,6 +416,20 @@ class Policy:
         except SignatureError as error:
             return error.reason
         return None
+
+    def note_keys(self, value: str, notes: Notes) -> None:
+        """Note the keys of a response, for whoever counts and whoever asks."""
+        notes.key_header = value
+        if notes.is_merged:
+            self.metrics.count("keys_merged")
+        if len(value) > self._longest_keys:
+            self._longest_keys = len(value)
+            self.metrics.gauge("key_bytes", len(value))
+
+    def may_debug(self, secret: str) -> bool:
+        """Whether who says this may be told what is decided."""
+        given = secret.encode(errors="surrogatepass")
+        return self.debug != "" and compare_digest(given, self.debug.encode())
 
     def plan_of(self, names: Iterable[str]) -> Plan | None:
         """Return the plan of a next link for these topics, None if one of them has none."""
@@ -432,6 +524,7 @@ def _warn_of_stranger(route: str, reason: str) -> None:
         "a hold; is GRIP_VERIFY_KEY the proxy's sig_key, and does the cache pass Grip-Sig on?",
         route,
         reason,
+        extra=log_fields(route=route, reason=reason),
     )
 
 
@@ -443,4 +536,5 @@ def _warn_of_budget(route: str, budget: int) -> None:
         "tag less, or raise key_budget and the header limits of everything on the way",
         route,
         budget,
+        extra=log_fields(route=route, limit=budget),
     )

@@ -2,7 +2,8 @@
 
 Every mistake is reported, each with its path, what was found, what was expected and the nearest
 valid name. Secrets may come from the environment: `GRIP_URL`, `GRIP_VERIFY_KEY`,
-`FASTLY_SERVICE_ID`, `FASTLY_API_TOKEN`, `GRIP_EDGE_SECRET`. They are left out of every `repr`.
+`FASTLY_SERVICE_ID`, `FASTLY_API_TOKEN`, `GRIP_EDGE_SECRET`, `GRIP_EDGE_DEBUG`. They are left out of
+every `repr`.
 
 Pure: the environment is passed in.
 """
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from itertools import combinations
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, Literal, NoReturn, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 from grip_edge_middleware.cache_control import MAX_SECONDS
@@ -29,6 +30,7 @@ from grip_edge_middleware.grip import (
     has_port,
     parse_grip_url,
 )
+from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.routing import Pattern
 from grip_edge_middleware.signature import Signer
 from grip_edge_middleware.topics import TopicTemplate, overlap
@@ -41,10 +43,15 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 # Half of what is recommended for HMAC with SHA-256; a word would be guessed.
 MIN_SECRET = 16
+# Who knows it may ask the app as often as he likes, from anywhere.
+MIN_DEBUG = 32
 
 # Longer than a target usually takes, and than clocks of machines usually differ.
 OUTBOX_GRACE_S = 10.0
 MAX_OUTBOX_NAME = 64
+
+# What an object must have to be told numbers.
+_METRICS = ("count", "gauge", "read", "after_fork")
 
 DEFAULT_STORE_NAME = "default"
 _STORES: Mapping[str, str] = {
@@ -203,6 +210,11 @@ class Settings:
     """None for the memory of each process."""
     is_external: bool
     """Whether another process sends what this one submits."""
+    metrics: Metrics | Literal["prometheus"] | None
+    tracing: object
+    """Whether spans are made; or the OpenTelemetry provider that makes them."""
+    debug: str = field(repr=False)
+    """What a request says that may know what is decided; empty if none may."""
 
     @property
     def proxies(self) -> tuple[Proxy, ...]:
@@ -271,8 +283,10 @@ _GLOBAL_DEFAULTS: Mapping[str, Any] = {
     "degraded_ttl": 5,
     "purge_deadline": 10.0,
     "outbox": None,
+    "metrics": None,
+    "tracing": False,
 }
-_GLOBAL_ONLY = ("topics", "grip_url", "cdn", "regions", "secret", "store", "dispatch")
+_GLOBAL_ONLY = ("topics", "grip_url", "cdn", "regions", "secret", "debug", "store", "dispatch")
 
 
 class _Wrong(Exception):  # noqa: N818 - never leaves this file
@@ -314,6 +328,7 @@ class _Reader:
             trunk=replace(trunk, cdns=self.cdns("cdn", found.get("cdn"))),
             regions=tuple(regions),
             secret=self.secret(found, topics),
+            debug=self.debug(found),
             store=self.store(found),
             is_external=self.is_external(found),
             **own,
@@ -461,6 +476,21 @@ class _Reader:
             self.wrong("secret", f"expected a text of {MIN_SECRET} characters or more", hint)
             return ""
         return secret
+
+    def debug(self, found: Mapping[Any, Any]) -> str:
+        """Return what a request must say to be told what is decided."""
+        secret = found.get("debug", self.environ.get("GRIP_EDGE_DEBUG"))
+        if secret is None:
+            return ""
+        if isinstance(secret, str) and re.fullmatch(rf"[!-~]{{{MIN_DEBUG},}}", secret):
+            return secret
+        # What was found is not repeated.
+        self.wrong(
+            "debug",
+            f"expected a text of {MIN_DEBUG} characters or more, printable ASCII without spaces",
+            "who sends it as Grip-Edge-Debug is told what is decided; leave it out for nobody",
+        )
+        return ""
 
     def check_rendering(self, path: str, topic: TopicSettings) -> None:
         """What is published is what a route answers, so it must follow from the topic."""
@@ -731,6 +761,27 @@ def _outbox(found: object) -> OutboxSettings | None:
     return OutboxSettings(_some_seconds(found.get("grace", OUTBOX_GRACE_S)), name)
 
 
+def _metrics(found: object) -> Metrics | Literal["prometheus"] | None:
+    if found is None:
+        return None
+    if isinstance(found, str):
+        if found != "prometheus":
+            hint = _nearest(found, ("prometheus",))
+            _expected('"prometheus", None or an object that counts', found, hint)
+        return "prometheus"
+    lacking = [name for name in _METRICS if not callable(getattr(found, name, None))]
+    if lacking:
+        methods = ", ".join(_METRICS)
+        _expected(f'"prometheus", None or an object with {methods}', found)
+    return cast("Metrics", found)
+
+
+def _tracing(found: object) -> object:
+    if isinstance(found, bool) or callable(getattr(found, "get_tracer", None)):
+        return found
+    return _expected("True, False or an OpenTelemetry TracerProvider", found)
+
+
 def _store(found: object) -> StoreSettings | None:
     """Return where processes share what is pending, None if each has its own."""
     if found in (None, "memory"):
@@ -937,5 +988,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "replica_lag": _seconds,
     "degraded_ttl": _whole_seconds,
     "outbox": _outbox,
+    "metrics": _metrics,
+    "tracing": _tracing,
     "purge_deadline": lambda found: math.inf if found is None else _seconds(found),
 }

@@ -11,14 +11,15 @@ import math
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.journal import Journal, Kind
 from grip_edge_middleware.lanes import Lanes, Outcome
-from grip_edge_middleware.metrics import Metrics
+from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.throttle import retry_in
 from grip_edge_middleware.transport import retry_after_s
 
@@ -83,14 +84,18 @@ class TargetState:
 class Ask:
     """One request to one target.
 
-    `check` judges the response instead of the target's own. `counts` are added to the metrics when
-    it is acknowledged; then `covers`, by their names, are done.
+    `kind`, `names` and `delivery` are what the journal says of it, and `since` when the oldest
+    change was submitted that it is for. `check` judges the response instead of the target's own.
+    When it is acknowledged `covers`, by their names, are done.
     """
 
     target: Target
     request: Request
+    kind: Kind
+    names: Sequence[str]
+    since: float | None = None
+    delivery: int = 0
     check: Callable[[Response], None] | None = None
-    counts: Mapping[str, int] = field(default_factory=dict)
     covers: dict[str, Hashable] = field(default_factory=dict)
 
 
@@ -116,13 +121,13 @@ class Targets:
         targets: Iterable[Target],
         *,
         lanes: Lanes,
-        metrics: Metrics,
+        journal: Journal,
         clock: Callable[[], float],
         pause: Callable[[float], None],
     ) -> None:
         self._names = [target.name for target in targets]
         self._lanes = lanes
-        self._metrics = metrics
+        self._journal = journal
         self._clock = clock
         self._pause = pause
         self._start_anew()
@@ -169,7 +174,7 @@ class Targets:
             return None
         name, outcome = answer
         under_way = self._under_way.pop(name)
-        return under_way, self._judge(under_way.ask, outcome)
+        return under_way, self._judge(under_way, outcome)
 
     def note_late(self, ask: Ask, error: DeliveryError | None) -> None:
         """Remember what was acknowledged when nobody waited for it any more."""
@@ -200,16 +205,29 @@ class Targets:
         for under_way in self._under_way.values():
             under_way.ask.covers.pop(name, None)
 
-    def _judge(self, ask: Ask, outcome: Outcome) -> DeliveryError | None:
+    def _judge(self, under_way: UnderWay, outcome: Outcome) -> DeliveryError | None:
+        ask = under_way.ask
         response = outcome if isinstance(outcome, Response) else None
         error = outcome if isinstance(outcome, DeliveryError) else _refusal(ask, outcome)
         if error is None:
             self._note_success(ask.target)
-            for event, amount in ask.counts.items():
-                self._metrics.count(event, amount, target=ask.target.name)
         elif not error.is_final:
             self._note_failure(ask.target, error, response)
+        self._write(under_way, error)
         return error
+
+    def _write(self, under_way: UnderWay, error: DeliveryError | None) -> None:
+        ask, now = under_way.ask, self._clock()
+        self._journal.write(
+            ask.kind if error is None else "failure",
+            ask.names,
+            target=ask.target.name,
+            took_s=now - under_way.since,
+            behind_s=None if ask.since is None or error is not None else now - ask.since,
+            error="" if error is None else error.reason,
+            of="" if error is None else ask.kind,
+            delivery=ask.delivery,
+        )
 
     # --- how they fare ----------------------------------------------------------------------
 
@@ -261,14 +279,23 @@ class Targets:
             jitter=jitter(),
         )
         state.retry_at = self._clock() + wait_s
-        self._metrics.count("failures", target=target.name)
         if state.failures == 1:
-            logger.warning("%s: %s; trying again until it does", target.name, error.reason)
+            logger.warning(
+                "%s: %s; trying again until it does",
+                target.name,
+                error.reason,
+                extra=log_fields(target=target.name, reason=error.reason),
+            )
 
     def _note_success(self, target: Target) -> None:
         state = self.states[target.name]
         if state.failures:
-            logger.info("%s is back after %d failures", target.name, state.failures)
+            logger.info(
+                "%s is back after %d failures",
+                target.name,
+                state.failures,
+                extra=log_fields(target=target.name, failures=state.failures),
+            )
         self.states[target.name] = TargetState(acknowledged_at=self._clock())
 
 

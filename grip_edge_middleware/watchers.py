@@ -28,17 +28,16 @@ _numbers = itertools.count()
 
 
 class Watchers:
-    """Sends each entry to all who watch. `clock` is monotonic."""
+    """Sends each entry to all who watch. `clock` is monotonic.
+
+    A forked child goes on with it as it is: nothing in it waits or is locked.
+    """
 
     def __init__(
         self, folder: Path | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._folder = folder or watch_folder()
         self._clock = clock
-        self.after_fork()
-
-    def after_fork(self) -> None:
-        """Look anew in a child process, with a socket of its own."""
         self._socket: socket.socket | None = None
         self._paths: list[str] = []
         self._look_at = 0.0

@@ -23,6 +23,7 @@ from grip_edge_middleware.delivery import Delivery, Region
 from grip_edge_middleware.dispatcher import Dispatcher
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.journal import Entry, Journal
 from grip_edge_middleware.lanes import Answer as LaneAnswer
 from grip_edge_middleware.lanes import InlineLanes
 from grip_edge_middleware.metrics import Counts
@@ -416,6 +417,23 @@ def _anew(error: Exception) -> Exception:
     return copy
 
 
+class Entries:
+    """Reads what is written, and keeps it."""
+
+    def __init__(self) -> None:
+        self.all: list[Entry] = []
+
+    def read(self, entry: Entry) -> None:
+        self.all.append(entry)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [entry.kind for entry in self.all]
+
+    def of(self, kind: str) -> list[Entry]:
+        return [entry for entry in self.all if entry.kind == kind]
+
+
 class Simulation:
     """Store, delivery and dispatcher of a settings dict, on a simulated clock, without a thread.
 
@@ -431,6 +449,7 @@ class Simulation:
         self.lanes = HeldLanes(self.transport)
         self.renderer = StubRenderer(self.clock)
         self.metrics = Counts()
+        self.journal = Entries()
         self.store = MemoryStore(
             max_pending=self.settings.max_pending,
             confirm_after_s=self.settings.confirm_after,
@@ -443,7 +462,7 @@ class Simulation:
             trunk=region(self.settings.trunk),
             regions=[region(entry) for entry in self.settings.regions],
             renderer=self.renderer,
-            metrics=self.metrics,
+            journal=Journal(self.metrics, self.journal, clock=self.clock.wall),
             purge_deadline_s=self.settings.purge_deadline,
             clock=self.clock,
             wall_clock=self.clock.wall,

@@ -997,6 +997,12 @@ def test_an_outage_is_logged_once_and_its_end_once(caplog: pytest.LogCaptureFixt
     lines = [record for record in caplog.records if record.name.startswith("grip_edge")]
     assert [record.levelname for record in lines] == ["WARNING", "INFO"]
     assert "varnish http://varnish:6081" in lines[0].getMessage()
+    fields = [{n: v for n, v in vars(r).items() if n.startswith("grip_edge")} for r in lines]
+    target = "varnish http://varnish:6081"
+    assert fields == [
+        {"grip_edge_target": target, "grip_edge_reason": "ConnectError: refused"},
+        {"grip_edge_target": target, "grip_edge_failures": 10},
+    ]
 
 
 def test_success_is_silent(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,7 @@ NAMES = (
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "docs/freshness.md",
+    "docs/observability.md",
     "docs/regions.md",
     "docs/sources.md",
     "docs/workers.md",
@@ -169,6 +170,40 @@ def test_what_workers_md_sets_is_sent(edge_server: RecordingServer, tmp_path: Pa
 
     assert {"counter-sqlite", "counter-redis"} <= set(edge_server.channels)
     assert "counter-external" not in edge_server.channels
+
+
+OBSERVABILITY = ROOT / "docs/observability.md"
+
+
+def test_what_observability_md_shows_runs_and_is_so(
+    edge_server: RecordingServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names: dict[str, Any] = {"__name__": "observability_md"}
+    for position, block in enumerate(blocks("python", OBSERVABILITY)):
+        block = re.sub(r"localhost:\d+", f"localhost:{edge_server.port}", block)
+        exec(compile(block, f"observability.md, {position + 1}", "exec", dont_inherit=True), names)
+    names["edge"].close()
+
+    [lines] = blocks("text", OBSERVABILITY)
+    told = capsys.readouterr().out
+    assert "shop_edge_changes_total 1.0" in told
+    assert {span.name for span in names["exporter"].get_finished_spans()} >= {
+        "grip_edge.deliver",
+        "grip_edge.publish",
+    }
+    assert re.sub(r'"\d{10,}"', '"V"', names["told"]) == re.sub(r'"\d{10,}"', '"V"', lines.strip())
+
+
+def test_observability_md_names_every_metric_and_log_field() -> None:
+    from grip_edge_middleware import metrics
+    from grip_edge_middleware.log_fields import Fields
+
+    documented = set(re.findall(r"^\| `grip_edge_(\w+)`", OBSERVABILITY.read_text(), re.MULTILINE))
+
+    gauges = {re.sub("_s$", "_seconds", name) for name in metrics.GAUGES}
+    counters = {f"{event}_total" for event in metrics.EVENTS}
+    latencies = {"commit_to_purge_seconds", "commit_to_publish_seconds"}
+    assert documented == gauges | counters | latencies | set(Fields.__annotations__)
 
 
 def header_lines(response: Any) -> list[str]:

@@ -645,6 +645,37 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         ['dispatch: expected "here" or "external", got "there"'],
     ),
     (
+        {**with_topic(ROUTE), "metrics": "promtheus"},
+        [
+            (
+                'metrics: expected "prometheus", None or an object that counts, got "promtheus" '
+                '(did you mean "prometheus"?)'
+            )
+        ],
+    ),
+    (
+        {**with_topic(ROUTE), "metrics": 5},
+        [
+            (
+                'metrics: expected "prometheus", None or an object with count, gauge, read, '
+                "after_fork, got 5"
+            )
+        ],
+    ),
+    (
+        {**with_topic(ROUTE), "tracing": "yes"},
+        ['tracing: expected True, False or an OpenTelemetry TracerProvider, got "yes"'],
+    ),
+    (
+        {**with_topic(ROUTE), "debug": "a word"},
+        [
+            (
+                "debug: expected a text of 32 characters or more, printable ASCII without spaces "
+                "(who sends it as Grip-Edge-Debug is told what is decided; leave it out for nobody)"
+            )
+        ],
+    ),
+    (
         {**with_topic(ROUTE), "outbox": 5},
         ['outbox: expected True, False or {"grace": seconds, "name": a name}, got 5'],
     ),
@@ -1155,6 +1186,7 @@ def test_a_media_type_is_compared_as_it_is_written_in_any_case() -> None:
         {"grip_url": f"http://h?key={SECRET}"},
         {"grip_url": f"http://h?iss=i&key={SECRET}&verify-key={SECRET}"},
         {"store": f"redis://:{SECRET}@host"},
+        {"debug": f"{SECRET:-<32}"},
     ],
 )
 def test_the_settings_show_no_secret(settings: dict[str, Any]) -> None:
@@ -1166,6 +1198,7 @@ def test_the_settings_show_no_secret_of_the_environment() -> None:
         "GRIP_URL": f"http://h?key={SECRET}",
         "GRIP_VERIFY_KEY": SECRET,
         "FASTLY_API_TOKEN": SECRET,
+        "GRIP_EDGE_DEBUG": f"{SECRET:-<32}",
     }
 
     assert SECRET not in repr(parse(environ, cdn="fastly://s"))
@@ -1230,6 +1263,7 @@ def test_no_mistake_repeats_a_secret(settings: dict[str, Any], is_in_region: boo
     [
         {"GRIP_URL": f"http://h?kee={SECRET}"},
         {"GRIP_URL": f"h?key={SECRET}"},
+        {"GRIP_EDGE_DEBUG": f"{SECRET:-<32} "},
         {"FASTLY_API_TOKEN": f"{SECRET}\n"},
         {"FASTLY_SERVICE_ID": "s s", "FASTLY_API_TOKEN": SECRET},
     ],

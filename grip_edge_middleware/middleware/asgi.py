@@ -98,6 +98,8 @@ class ASGIMiddleware:
             versions_now=gate.versions,
             longest_ttl=self._longest_ttl(),
             mount=quote(scope.get("root_path", ""), errors="surrogatepass"),
+            is_debugged=self.policy.debug != ""
+            and self.policy.may_debug(_value(scope, b"grip-edge-debug")),
             refusal=partial(self.policy.refusal, _value(scope, b"grip-sig"), time.time()),
         )
 

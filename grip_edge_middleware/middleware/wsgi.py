@@ -92,6 +92,8 @@ class WSGIMiddleware:
             versions_now=gate.versions,
             longest_ttl=self._longest_ttl(),
             mount=quote(environ.get("SCRIPT_NAME", "").encode("latin-1")),
+            is_debugged=self.policy.debug != ""
+            and self.policy.may_debug(environ.get("HTTP_GRIP_EDGE_DEBUG", "")),
             refusal=partial(self.policy.refusal, environ.get("HTTP_GRIP_SIG", ""), time.time()),
         )
 

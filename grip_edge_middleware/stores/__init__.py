@@ -30,6 +30,16 @@ class Publication:
     is_marker: bool = False
 
 
+class Since(NamedTuple):
+    """The oldest change that a claim is for: its number, and when it was submitted."""
+
+    number: int = 0
+    at: float = 0.0
+
+
+NO_CHANGE = Since()
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """One topic that is the claimer's to send, until it is released or postponed.
@@ -53,8 +63,8 @@ class Claim:
     is_escalated: bool = False
     """Stands for topics that nobody knows, or for which there was no room: its topic is a type key
     or the site key."""
-    since: int = 0
-    """The number of the first change that it is for."""
+    since: Since = NO_CHANGE
+    """The first change that it is for. A confirmation is for none."""
 
     @property
     def is_confirmation(self) -> bool:
@@ -85,6 +95,21 @@ class Overflow(NamedTuple):
     def plus(self, escalated: int, refused: int) -> Overflow:
         """Return this and more."""
         return Overflow(self.escalated + escalated, self.refused + refused)
+
+
+class Intake(NamedTuple):
+    """What was taken in."""
+
+    changes: int = 0
+    coalesced: int = 0
+    """Changes that leave together with one that waited already."""
+    overflow: Overflow = Overflow()
+
+    def plus(self, changes: int, coalesced: int, overflow: Overflow) -> Intake:
+        """Return this and more."""
+        return Intake(
+            self.changes + changes, self.coalesced + coalesced, self.overflow.plus(*overflow)
+        )
 
 
 class Gate(Protocol):
@@ -130,12 +155,12 @@ class Store(Gate, Protocol):
         Called on the app's threads, so it asks nobody and costs next to nothing.
         """
 
-    def take_in(self) -> Overflow:
+    def take_in(self) -> Intake:
         """Mark the keys of what was added, and merge it into what is pending.
 
         No change is forgotten for lack of room: its template's type key is purged instead of it,
-        and if there are many of these, the site key. Return what there was no room for since this
-        was asked last.
+        and if there are many of these, the site key. Return what was taken in since this was asked
+        last.
         """
 
     def claim(
@@ -173,6 +198,12 @@ class Store(Gate, Protocol):
 
     def pending(self) -> int:
         """Return how many topics this process has to send. Asks nobody."""
+
+    def pending_since(self) -> float | None:
+        """Return when the oldest of these changes was submitted, None if nothing is pending.
+
+        Asks nobody.
+        """
 
     def submitted(self) -> int:
         """Return the number of the last change of this process. Asks nobody."""

@@ -17,7 +17,7 @@ from grip_edge_middleware.changes import Rows
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.rows import Scopes
 from grip_edge_middleware.settings import TopicSettings
-from grip_edge_middleware.stores import Claim, Publication
+from grip_edge_middleware.stores import NO_CHANGE, Claim, Publication, Since
 from grip_edge_middleware.stores.records import Common, Record
 from grip_edge_middleware.topics import Topic, TopicTemplate
 from grip_edge_middleware.types import Hold
@@ -72,7 +72,7 @@ class Codec:
             previous=encoded.get("previous"),
             published_at=encoded.get("published_at"),
             is_escalated=encoded.get("escalated", False),
-            since=encoded.get("since", 0),
+            since=Since(*encoded.get("since", ())),
         )
 
     def _settings_of(self, topic: Topic) -> TopicSettings:
@@ -131,9 +131,10 @@ def _encode(claim: Claim) -> dict[str, Any]:
         "failures": claim.failures,
         "confirmations": claim.confirmations,
         "escalated": claim.is_escalated,
-        "since": claim.since,
     }
     encoded.update((name, value) for name, value in said.items() if value)
+    if claim.since != NO_CHANGE:
+        encoded["since"] = claim.since
     if claim.missing is not None:
         encoded["missing"] = sorted(claim.missing)
     if claim.previous is not None:

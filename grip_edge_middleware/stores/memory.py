@@ -12,7 +12,7 @@ from threading import Lock
 from typing import TypeVar
 
 from grip_edge_middleware.changes import Change
-from grip_edge_middleware.stores import Claim, Gate, Overflow
+from grip_edge_middleware.stores import Claim, Gate, Intake
 from grip_edge_middleware.stores.queue import DueQueue
 from grip_edge_middleware.stores.records import Common, Record, Records
 from grip_edge_middleware.stores.rules import PROCESSES, Rules, build_version, version_of
@@ -72,7 +72,7 @@ class MemoryStore:
         """Forget what is pending, which the parent sends."""
         self._is_serving = False
         self._inbox: deque[tuple[Sequence[Change], float]] = deque()
-        self._overflow = Overflow()
+        self._intake = Intake()
         process = secrets.randbelow(PROCESSES - 10**6)
         self._rules = Rules(self._max_pending, self._confirm_after_s, math.inf, process)
         sequence = int(self._wall_clock() * 1e6)
@@ -99,15 +99,14 @@ class MemoryStore:
 
     def _merge(self, records: Records) -> None:
         while self._inbox:
-            overflow = self._rules.add(records, *self._inbox.popleft())
-            if any(overflow):
-                self._overflow = self._overflow.plus(*overflow)
+            intake = self._rules.add(records, *self._inbox.popleft())
+            self._intake = self._intake.plus(*intake)
 
-    def take_in(self) -> Overflow:
-        """Empty the inbox; return what there was no room for since this was asked last."""
-        self._merged()
-        overflow, self._overflow = self._overflow, Overflow()
-        return overflow
+    def take_in(self) -> Intake:
+        """Empty the inbox; return what was taken in since this was asked last."""
+        with self._merged().lock:  # which whoever is merging has
+            intake, self._intake = self._intake, Intake()
+        return intake
 
     def claim(
         self, now: float, *, limit: int, everything: bool = False, purges: bool = True
@@ -140,6 +139,11 @@ class MemoryStore:
         shelf = self._merged()
         with shelf.lock:  # which whoever is merging has
             return shelf.pending()
+
+    def pending_since(self) -> float | None:
+        """Return when the oldest change of these was submitted."""
+        since = self._merged().pending_since()
+        return None if since == math.inf else since
 
     def submitted(self) -> int:
         """Return the number of the last change."""
@@ -271,6 +275,12 @@ class MemoryShelf:
         with self.lock:
             sinces = (self._records[key].since for key in self._pending)
             return min((since for since in sinces if since is not None), default=None)
+
+    def pending_since(self) -> float:
+        """Return when that was submitted; infinite if there is none."""
+        with self.lock:
+            sinces = (self._records[key].pending_since for key in self._pending)
+            return min(sinces, default=math.inf)
 
     # --- keeping ----------------------------------------------------------------------------
 

@@ -7,11 +7,11 @@ changed by `rules.py`, within one transaction of the shelf that keeps them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from grip_edge_middleware.stores import Claim
+from grip_edge_middleware.stores import Claim, Since
 
 T = TypeVar("T")
 
@@ -62,8 +62,17 @@ class Record:
     @property
     def since(self) -> int | None:
         """The number of the oldest change that is yet to be delivered."""
+        return min((since.number for since in self._sinces), default=None)
+
+    @property
+    def pending_since(self) -> float:
+        """When that was submitted; infinite if there is none."""
+        return min((since.at for since in self._sinces), default=math.inf)
+
+    @property
+    def _sinces(self) -> Iterator[Since]:
         claims = (self.claimed, self.waiting)
-        return min((c.since for c in claims if c and not c.is_confirmation), default=None)
+        return (claim.since for claim in claims if claim and not claim.is_confirmation)
 
 
 @dataclass(slots=True)

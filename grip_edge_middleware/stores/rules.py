@@ -13,7 +13,7 @@ from typing import Literal
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.grip import CONFIRMED, shown_by
 from grip_edge_middleware.settings import TopicSettings
-from grip_edge_middleware.stores import Claim, Overflow, Publication
+from grip_edge_middleware.stores import Claim, Intake, Overflow, Publication, Since
 from grip_edge_middleware.stores.records import Common, Record, Records
 from grip_edge_middleware.throttle import due_at
 from grip_edge_middleware.topics import SITE_KEY, Topic
@@ -46,12 +46,24 @@ class Rules:
 
     # --- a change comes ---------------------------------------------------------------------
 
-    def add(self, records: Records, changes: Sequence[Change], now: float) -> Overflow:
-        """Mark the changed keys and merge the changes into what is waiting."""
+    def add(
+        self,
+        records: Records,
+        changes: Sequence[Change],
+        now: float,
+        *,
+        submitted_at: float | None = None,
+    ) -> Intake:
+        """Mark the changed keys and merge the changes into what is waiting.
+
+        They were submitted now, unless it is said when.
+        """
+        since = Since(records.sequence, now if submitted_at is None else submitted_at)
         for change in changes:
             _mark(records, change.settings.template.keys(change.topic), now)
-        added = [self._add(records, change, now) for change in changes]
-        return Overflow(escalated=added.count("escalated"), refused=added.count("refused"))
+        added = [self._add(records, change, now, since) for change in changes]
+        overflow = Overflow(added.count("escalated"), added.count("refused"))
+        return Intake(len(changes), added.count("coalesced"), overflow)
 
     def keys(self, changes: Iterable[Change]) -> Iterator[str]:
         """Yield what `add` asks for, if there is room."""
@@ -60,18 +72,18 @@ class Rules:
             yield from change.settings.template.keys(change.topic)
 
     def _add(
-        self, records: Records, change: Change, now: float
-    ) -> Literal["added", "escalated", "refused"]:
+        self, records: Records, change: Change, now: float, since: Since
+    ) -> Literal["added", "coalesced", "escalated", "refused"]:
         if change.is_of_all:
-            self._escalate(records, change, now)
+            self._escalate(records, change, now, since)
             return "added"
         if not self._has_room(records, change.topic):
-            self._escalate(records, change, now)
+            self._escalate(records, change, now, since)
             return "escalated"
         record = records.edit(change.topic.name)
         due, publications = due_at(now, record.window_end), _publications(change)
-        since = records.sequence
-        if _is_changed(record):
+        is_coalesced = _is_changed(record)
+        if is_coalesced:
             known = record.waiting
             assert known is not None  # noqa: S101 - it is changed
             if not change.settings.coalesce and _messages(record) >= MAX_PUBLICATIONS:
@@ -83,7 +95,7 @@ class Rules:
                 due = min(record.due, due)
         record.waiting = Claim(change.topic, change.settings, publications, since=since)
         record.due = due
-        return "added"
+        return "coalesced" if is_coalesced and len(publications) == 1 else "added"
 
     def _has_room(self, records: Records, topic: Topic) -> bool:
         """What is pending keeps its place, and there are few topics without parameters."""
@@ -92,7 +104,7 @@ class Rules:
         record = records.get(topic.name)
         return record is not None and record.is_pending
 
-    def _escalate(self, records: Records, change: Change, now: float) -> None:
+    def _escalate(self, records: Records, change: Change, now: float, since: Since) -> None:
         key = _escalation_key(records, change)
         records.common.escalated.add(key)
         record = records.edit(key)
@@ -101,7 +113,7 @@ class Rules:
             change.settings,
             (),
             is_escalated=True,
-            since=records.sequence,
+            since=since,
         )
         due = due_at(now, record.window_end)
         known = record.waiting

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.errors import StoreError
-from grip_edge_middleware.stores import Claim, Gate, Overflow
+from grip_edge_middleware.stores import Claim, Gate, Intake
 from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.stores.queue import DueQueue
 from grip_edge_middleware.stores.records import Records, Shelf
@@ -51,6 +51,8 @@ class _Own:
     due: float
     is_only_purged: bool
     is_pending: bool
+    since: float
+    """When the oldest change that it is for was submitted; infinite if it is for none."""
 
 
 class _Agenda:
@@ -104,6 +106,11 @@ class _Agenda:
     def pending(self) -> int:
         """Return how many are not mere confirmations."""
         return self._pending
+
+    def pending_since(self) -> float:
+        """Return when the oldest change was submitted; infinite if there is none."""
+        with self._lock:
+            return min((of.since for of in self._own.values()), default=math.inf)
 
 
 class SharedStore:
@@ -164,10 +171,11 @@ class SharedStore:
         )
         self._claiming = Lock()
         self._agenda = _Agenda()
-        self._held: set[str] = set()
+        # What is on its way, and when the oldest change of it was submitted, by the shelf's clock.
+        self._held: dict[str, float] = {}
         # Steps of which no answer came, and the keys that they ask for.
         self._unheard: deque[tuple[Sequence[str], Callable[[Records], object]]] = deque()
-        self._overflow = Overflow()
+        self._intake = Intake()
         self._submitting = Lock()
         self._submitted = 0
         # What was brought to the shelf: the number it has here, and there.
@@ -188,7 +196,7 @@ class SharedStore:
             self._submitted += 1
         return -math.inf
 
-    def take_in(self) -> Overflow:
+    def take_in(self) -> Intake:
         """Bring what is in the inbox to the shelf. StoreError if that does not answer."""
         if self._is_failing:
             with self._asking():
@@ -202,28 +210,32 @@ class SharedStore:
         if self._brought and self._clock() >= self._look_at:
             self._look_at = self._clock() + self._look_s
             self.delivered()
-        escalated, refused = self._inbox.take_in()
-        overflow, self._overflow = self._overflow.plus(escalated, refused), Overflow()
-        return overflow
+        intake, self._intake = self._intake.plus(*self._inbox.take_in()), Intake()
+        return intake
 
     def _bring(self, claims: list[Claim]) -> None:
-        changes = [change for claim in claims for change in _changes_of(claim)]
+        brought = [(_changes_of(claim), self._shared(claim.since.at)) for claim in claims]
+        changes = [change for of_topic, _ in brought for change in of_topic]
 
-        def add(records: Records) -> tuple[Overflow, dict[str, _Own], int]:
-            overflow = self._rules.add(records, changes, self._shelf.now())
+        def add(records: Records) -> tuple[Intake, dict[str, _Own], int]:
+            intake = Intake()
+            for of_topic, submitted_at in brought:
+                now = self._shelf.now()
+                added = self._rules.add(records, of_topic, now, submitted_at=submitted_at)
+                intake = intake.plus(0, added.coalesced, added.overflow)
             keys = {change.topic.name for change in changes} | records.common.escalated
-            return overflow, _own(records, keys), records.sequence
+            return intake, _own(records, keys), records.sequence
 
         try:
             with self._asking():
-                overflow, own, self._last_number = self._shelf.write(self._rules.keys(changes), add)
+                intake, own, self._last_number = self._shelf.write(self._rules.keys(changes), add)
         except StoreError:
             for claim in claims:
                 self._inbox.postpone(claim, self._clock())
             raise
         self._keep(own)  # first, for something is pending at any time
         self._inbox.release(claims, self._clock())
-        self._overflow = self._overflow.plus(*overflow)
+        self._intake = self._intake.plus(*intake)
 
     # --- it goes ----------------------------------------------------------------------------
 
@@ -248,7 +260,7 @@ class SharedStore:
         except BaseException:
             self._agenda.put(own)
             raise
-        self._held |= {claim.topic.name for claim in claims if not claim.is_confirmation}
+        self._held |= {c.topic.name: c.since.at for c in claims if not c.is_confirmation}
         self._agenda.drop(keys)  # what could not be claimed, another process has
         return claims
 
@@ -309,7 +321,8 @@ class SharedStore:
             self._write_end(keys, step)
         except StoreError:
             self._unheard.append((keys, once_more))
-        self._held -= set(keys)
+        for key in keys:
+            self._held.pop(key, None)
 
     def _write_end(self, keys: Sequence[str], step: Callable[[Records], object]) -> None:
         def end(records: Records) -> dict[str, _Own]:
@@ -347,6 +360,13 @@ class SharedStore:
     def pending(self) -> int:
         """Return how many topics this process has to send. Asks nobody."""
         return self._inbox.pending() + len(self._held) + self._agenda.pending()
+
+    def pending_since(self) -> float | None:
+        """Return when the oldest change of these was submitted. Asks nobody."""
+        shared = min([self._agenda.pending_since(), *list(self._held.values())])
+        own = self._inbox.pending_since()
+        since = min(self._local(shared), math.inf if own is None else own)
+        return None if since == math.inf else since
 
     def submitted(self) -> int:
         """Return the number of the last change in this process."""
@@ -457,14 +477,10 @@ class SharedStore:
         return shared - (self._shelf.now() - self._clock())
 
     def _to_local(self, claim: Claim) -> Claim:
-        if claim.published_at is None:
-            return claim
-        return replace(claim, published_at=self._local(claim.published_at))
+        return _at_other_clock(claim, self._local)
 
     def _to_shared(self, claim: Claim) -> Claim:
-        if claim.published_at is None:
-            return claim
-        return replace(claim, published_at=self._shared(claim.published_at))
+        return _at_other_clock(claim, self._shared)
 
     def _keep(self, own: dict[str, _Own]) -> None:
         if self.sends:
@@ -551,11 +567,20 @@ def _version(records: Records, name: str, fresh_from: float) -> str:
     return version_of(records.common, record)
 
 
+def _at_other_clock(claim: Claim, convert: Callable[[float], float]) -> Claim:
+    published_at = claim.published_at
+    return replace(
+        claim,
+        since=claim.since._replace(at=convert(claim.since.at)),
+        published_at=None if published_at is None else convert(published_at),
+    )
+
+
 def _own(records: Records, keys: Iterable[str]) -> dict[str, _Own]:
     """Return what is waiting of these keys. Who has claimed one will see to what came after it."""
     found = ((key, records.get(key)) for key in keys)
     return {
-        key: _Own(record.due, record.is_only_purged, record.is_pending)
+        key: _Own(record.due, record.is_only_purged, record.is_pending, record.pending_since)
         for key, record in found
         if record is not None and record.claimed is None and record.waiting is not None
     }

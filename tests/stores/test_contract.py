@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from grip_edge_middleware.changes import Change, encode
 from grip_edge_middleware.settings import Settings
-from grip_edge_middleware.stores import Claim, Overflow, Store
+from grip_edge_middleware.stores import Claim, Intake, Overflow, Store
 from grip_edge_middleware.stores.codec import Codec
 from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.stores.records import Shelf
@@ -96,7 +96,7 @@ class InTime:
     def __init__(self, make: MakeStore, folder: Path) -> None:
         self._clock = Clock()
         self._store = make(folder, self._clock)
-        self._overflow = Overflow()
+        self._intake = Intake()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -104,12 +104,12 @@ class InTime:
     def add(self, changes: list[Change], now: float) -> float:
         self._clock.now = now
         due = self._store.add(changes, now)
-        self._overflow = self._overflow.plus(*self._store.take_in())
+        self._intake = self._intake.plus(*self._store.take_in())
         return due
 
-    def take_in(self) -> Overflow:
-        overflow, self._overflow = self._overflow, Overflow()
-        return overflow
+    def take_in(self) -> Intake:
+        intake, self._intake = self._intake, Intake()
+        return intake
 
 
 @pytest.fixture(params=STORES)
@@ -144,7 +144,7 @@ def no_room(store: Store, changes: list[Change], now: float) -> Overflow:
     """Add the changes; return what there was no room for."""
     store.take_in()
     store.add(changes, now)
-    return store.take_in()
+    return store.take_in().overflow
 
 
 def values(claim: Claim) -> list[str]:
@@ -856,3 +856,51 @@ def test_any_sequence_of_calls(name: str) -> None:
         machine,
         settings=hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None),
     )
+
+
+# --- since when -------------------------------------------------------------------------------
+
+
+def test_a_claim_knows_when_its_change_was_submitted(store: Store) -> None:
+    store.add([counter("blue")], 5.0)
+    [claim] = store.claim(7.0, limit=10)
+
+    assert claim.since.at == pytest.approx(5.0)
+
+
+def test_changes_that_leave_together_count_from_the_first(store: Store) -> None:
+    store.add([counter("blue", "1")], 5.0)
+    store.add([counter("blue", "2")], 6.0)
+    [claim] = store.claim(7.0, limit=10)
+
+    assert claim.since.at == pytest.approx(5.0)
+
+
+def test_what_was_postponed_counts_on(store: Store) -> None:
+    store.add([counter("blue", "1")], 5.0)
+    [claim] = store.claim(5.0, limit=10)
+    store.postpone(claim, 6.0)
+    store.add([counter("blue", "2")], 5.5)
+    [claim] = store.claim(7.0, limit=10)
+
+    assert claim.since.at == pytest.approx(5.0)
+
+
+def test_the_oldest_of_what_is_pending_is_known_also_while_it_is_on_its_way(store: Store) -> None:
+    assert store.pending_since() is None
+    store.add([counter("blue")], 5.0)
+    [claim] = store.claim(5.0, limit=10)
+    store.add([counter("red")], 6.0)
+
+    assert store.pending_since() == pytest.approx(5.0)
+    store.release([claim], 7.0)
+    assert store.pending_since() == pytest.approx(6.0)
+
+
+def test_what_is_taken_in_is_counted(store: Store) -> None:
+    store.add([counter("blue", "1"), counter("red")], 5.0)
+    store.add([counter("blue", "2"), chat("x", "1")], 5.0)
+    store.add([chat("x", "2")], 5.0)
+
+    assert store.take_in() == Intake(changes=5, coalesced=1)
+    assert store.take_in() == Intake()

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from grip_edge_middleware.errors import StoreError
-from grip_edge_middleware.stores import Claim
+from grip_edge_middleware.stores import Claim, Since
 from grip_edge_middleware.stores.records import Record, Records, Shelf
 from grip_edge_middleware.stores.shared import SharedStore
 from tests.stores.test_contract import SHELVES, Clock, OpenShelf, chat, counter, held, values
@@ -64,7 +64,11 @@ def waits(shelf: Shelf, key: str, due: float, *, is_only_purged: bool = False) -
         change = counter(key)
         published_at = 0.0 if is_only_purged else None
         record.waiting = Claim(
-            change.topic, change.settings, (), published_at=published_at, since=records.sequence
+            change.topic,
+            change.settings,
+            (),
+            published_at=published_at,
+            since=Since(records.sequence),
         )
         record.due = due
         return records.sequence
@@ -98,8 +102,10 @@ def test_what_a_step_changes_is_there_for_others(open_shelf: Callable[[], Shelf]
     one, other = open_shelf(), open_shelf()
     said = Record(7, 1.5, "9", "8", 2.5, leased_until=math.inf, due=3.5)
     change = held("x")
-    said.waiting = Claim(change.topic, change.settings, (), since=3)
-    said.claimed = Claim(change.topic, change.settings, (), since=2, missing=frozenset({"cdn"}))
+    said.waiting = Claim(change.topic, change.settings, (), since=Since(3, 7.5))
+    said.claimed = Claim(
+        change.topic, change.settings, (), since=Since(2), missing=frozenset({"cdn"})
+    )
     said.owner = "me"
 
     def change_it(records: Records) -> None:
