@@ -206,7 +206,9 @@ def run(name: str, kind: str) -> None:
         running(App(example, edge, Path(folder))) as app,
         uninterrupted_end(),
     ):
-        wait_until_answered(edge.client_port, example.page, app)
+        # The app first, so that what the edge shows does not begin with failures.
+        for port in (edge.app_port, edge.client_port):
+            wait_until_answered(port, example.page, app)
         print(describe(name, edge, time.monotonic() - began), flush=True)
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         app.check()
