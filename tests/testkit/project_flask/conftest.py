@@ -5,7 +5,7 @@ import pytest
 
 os.environ["DATABASE_URL"] = f"sqlite:///{tempfile.mkdtemp()}/shop.sqlite3"
 
-from shop import Counter, app, db, edge  # noqa: E402 - it reads the environment
+from shop import Counter, app, db, edge  # it reads the environment
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_a_change_is_confirmed(recording_edge, client):
 def test_a_coroutine_settles_in_a_thread(recording_edge, client):
     async def score():
         client.post("/scores/7/goal")
-        with pytest.raises(RuntimeError, match="asyncio.to_thread"):
+        with pytest.raises(RuntimeError, match="await asyncio"):
             recording_edge.settle()
         await asyncio.to_thread(recording_edge.settle)
 
