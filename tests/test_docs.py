@@ -23,6 +23,7 @@ NAMES = (
     "docs/freshness.md",
     "docs/regions.md",
     "docs/sources.md",
+    "docs/testing.md",
     "docs/workers.md",
 )
 DOCUMENTS = [ROOT / name for name in NAMES]

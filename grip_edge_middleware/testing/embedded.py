@@ -66,6 +66,7 @@ class EmbeddedEdge(RecordingLanes):
         self.dev_edge = dev_edge
         self._transport = HttpTransport(timeout_s=TIMEOUT_S)
         self._running: Running | None = None
+        self._passing_on = threading.Lock()
 
     def serve(self, running: Running) -> None:
         """Know the ports."""
@@ -75,9 +76,10 @@ class EmbeddedEdge(RecordingLanes):
 
     def end(self) -> None:
         """Pass nothing on any more."""
-        self._running = None
+        with self._passing_on:
+            self._running = None
+            self._transport.close()
         self._client.close()
-        self._transport.close()
 
     # --- as a client ------------------------------------------------------------------------
 
@@ -95,10 +97,10 @@ class EmbeddedEdge(RecordingLanes):
         try:
             return self._client.request(method, path, **options)
         except httpx.ReadTimeout:
+            timeout = options.get("timeout", TIMEOUT_S)
+            what = f"{method} {path} did not end within {timeout:g} s"
             hint = f'is it a stream? open it with stream("{path}")'
-            raise AssertionError(
-                f"{method} {path} did not end within {TIMEOUT_S:g} s; {hint}"
-            ) from None
+            raise AssertionError(f"{what}; {hint}") from None
 
     def stream(self, path: str, **headers: str) -> Stream:
         """Open a stream; use it in a `with` block. `Last_Event_ID="7"` is a header."""
@@ -117,14 +119,15 @@ class EmbeddedEdge(RecordingLanes):
             raise AssertionError(unsettled(self, self._edge, timeout))
 
     def _answer(self, target: str, request: Request) -> Outcome:
-        if self._running is None:  # what the app changes while it shuts down is nobody's any more
-            return acknowledgement(request)
-        url = _url_for(request, self._running)
-        passed_on = Request(request.method, url, request.headers, request.body)
-        try:
-            return self._transport.send(passed_on)
-        except DeliveryError as error:
-            return error
+        with self._passing_on:
+            if self._running is None:  # what changes while the app shuts down is nobody's any more
+                return acknowledgement(request)
+            url = _url_for(request, self._running)
+            passed_on = Request(request.method, url, request.headers, request.body)
+            try:
+                return self._transport.send(passed_on)
+            except DeliveryError as error:
+                return error
 
 
 @dataclass(frozen=True, slots=True)

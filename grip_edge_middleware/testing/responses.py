@@ -42,7 +42,9 @@ class Seen:
     def __str__(self) -> str:
         about = [name for name in self.headers if _ABOUT_THE_EDGE.fullmatch(name)]
         said = [f"  {name.title()}: {self.headers[name]}" for name in about]
-        return "\n".join([f"the response is a {self.status} with:", *(said or ["  none of these"])])
+        return "\n".join(
+            [f"the response is a {self.status} with:", *(said or ["  no header of the edge's"])]
+        )
 
     @property
     def keys(self) -> list[str]:
@@ -90,8 +92,8 @@ def assert_held(response: Any, hold: str = "stream", *, channel: str | None = No
     if found != hold:
         _fail(seen, f'expected a hold "{hold}", got "{found}"')
     if channel is not None and channel not in seen.channels:
-        near = nearest(channel, seen.channels)
-        _fail(seen, f'expected a hold on channel "{channel}"{near}, got {seen.channels}')
+        near, found = nearest(channel, seen.channels), ", ".join(seen.channels)
+        _fail(seen, f'expected a hold on "{channel}"{near}, got {found}')
 
 
 def assert_not_held(response: Any) -> None:

@@ -6,13 +6,14 @@ import base64
 import json
 import textwrap
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Protocol
 
 from grip_edge_middleware.edge import GripEdge
 from grip_edge_middleware.errors import DeliveryError
+from grip_edge_middleware.grip import shown_by
 from grip_edge_middleware.http import Request, Response
 from grip_edge_middleware.lanes import Answer, Outcome
 from grip_edge_middleware.stores.memory import MemoryStore
@@ -54,7 +55,14 @@ class Published:
         """What is said in each format: on streams, to long-polls."""
         return [_text(self.formats[name]) for name in sorted(self.formats, reverse=True)]
 
+    @property
+    def is_marker(self) -> bool:
+        """Whether it comes after a quiet time, and has those ask who missed something."""
+        return shown_by(self.id) != self.id and not any(self.texts)
+
     def __str__(self) -> str:
+        if self.is_marker:
+            return f"marker {self.channel}: who missed something asks for it"
         return f"publish {self.channel}: {textwrap.shorten(repr(self.text), MAX_SHOWN)}"
 
 
@@ -106,12 +114,12 @@ class RecordingLanes:
     @property
     def purges(self) -> list[Purged]:
         """The purges that were acknowledged, in order."""
-        return [each for each in self.sent if isinstance(each, Purged) and not each.refusal]
+        return purges_in(self.sent)
 
     @property
     def publishes(self) -> list[Published]:
-        """The items whose publish was acknowledged, in order."""
-        return [each for each in self.sent if isinstance(each, Published) and not each.refusal]
+        """The items whose publish was acknowledged, in order, but for markers."""
+        return publishes_in(self.sent)
 
     def clear(self) -> None:
         """Forget what was sent so far, as after a test's own preparations."""
@@ -171,6 +179,17 @@ def read_sent(target: str, request: Request, refusal: str = "") -> Iterator[Sent
         for item in json.loads(request.body)["items"]:
             ids = item.get("id", ""), item.get("prev-id", "")
             yield Published(target, item["channel"], item["formats"], *ids, refusal)
+
+
+def purges_in(sent: Iterable[Sent]) -> list[Purged]:
+    """Return the purges that were acknowledged."""
+    return [each for each in sent if isinstance(each, Purged) and not each.refusal]
+
+
+def publishes_in(sent: Iterable[Sent]) -> list[Published]:
+    """Return the items whose publish was acknowledged, but for markers."""
+    items = (each for each in sent if isinstance(each, Published) and not each.refusal)
+    return [each for each in items if not each.is_marker]
 
 
 def refusal_of(outcome: Outcome) -> str:

@@ -1,6 +1,6 @@
 """Assertions about what an edge has sent: purges, publishes, and in which order.
 
-What a target refused counts as not sent.
+What a target refused counts as not sent, and a marker as no publish.
 """
 
 from __future__ import annotations
@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from grip_edge_middleware.testing.sent import Published, Purged, Record, Sent
+from grip_edge_middleware.testing.sent import (
+    Published,
+    Purged,
+    Record,
+    Sent,
+    publishes_in,
+    purges_in,
+)
 from grip_edge_middleware.testing.wording import listing, nearest
 
 
@@ -42,9 +49,9 @@ def assert_purged(record: Record, *keys: str, times: int | None = None) -> None:
     """
     __tracebackhide__ = True
     for key in keys:
-        counts = _by_target(sent.target for sent in _purges(record) if key in sent.keys)
+        counts = _by_target(sent.target for sent in purges_in(record.sent) if key in sent.keys)
         if not counts:
-            known = [key for sent in _purges(record) for key in sent.keys]
+            known = [key for sent in purges_in(record.sent) for key in sent.keys]
             _fail(record, f'"{key}" was not purged{nearest(key, known)}')
         _check_times(record, f'"{key}" was purged', counts, times)
 
@@ -53,7 +60,7 @@ def assert_not_purged(record: Record, *keys: str) -> None:
     """Check that none of the keys was purged."""
     __tracebackhide__ = True
     for key in keys:
-        if any(key in sent.keys for sent in _purges(record)):
+        if any(key in sent.keys for sent in purges_in(record.sent)):
             _fail(record, f'"{key}" was purged')
 
 
@@ -62,7 +69,7 @@ def assert_published(
 ) -> None:
     """Check that something was published on a channel, with a text if that is given."""
     __tracebackhide__ = True
-    items = _publishes(record)
+    items = publishes_in(record.sent)
     found = [sent for sent in items if _says(sent, channel, containing)]
     if not found:
         texts = [text for sent in items if sent.channel == channel for text in sent.texts]
@@ -74,13 +81,13 @@ def assert_published(
             what = f'nothing was published on "{channel}"{near}'
         _fail(record, what)
     counts = _by_target(sent.target for sent in found)
-    _check_times(record, f'"{channel}" was published on', counts, times)
+    _check_times(record, f'on "{channel}" it was published', counts, times)
 
 
 def assert_not_published(record: Record, channel: str, containing: str = "") -> None:
     """Check that nothing was published on a channel, or nothing with a text."""
     __tracebackhide__ = True
-    if any(_says(sent, channel, containing) for sent in _publishes(record)):
+    if any(_says(sent, channel, containing) for sent in publishes_in(record.sent)):
         ending = f" with {containing!r}" if containing else ""
         _fail(record, f'something{ending} was published on "{channel}"')
 
@@ -125,17 +132,11 @@ def assert_purged_before_published(record: Record, key: str, channel: str | None
         _fail(record, f'"{channel}" was published on before "{key}" was purged')
 
 
-def _purges(record: Record) -> list[Purged]:
-    return [sent for sent in record.sent if isinstance(sent, Purged) and not sent.refusal]
-
-
-def _publishes(record: Record) -> list[Published]:
-    return [sent for sent in record.sent if isinstance(sent, Published) and not sent.refusal]
-
-
 def _says(sent: Published, channel: str, containing: str) -> bool:
-    return sent.channel == channel and (
-        not containing or any(containing in text for text in sent.texts)
+    return (
+        sent.channel == channel
+        and not sent.is_marker
+        and (not containing or any(containing in text for text in sent.texts))
     )
 
 
@@ -150,7 +151,8 @@ def _check_times(record: Record, what: str, counts: dict[str, int], times: int |
     __tracebackhide__ = True
     for target, count in counts.items():
         if times is not None and count != times:
-            _fail(record, f"{what} {count} times at {target}, expected {times}")
+            found = "once" if count == 1 else f"{count} times"
+            _fail(record, f"{what} {found} at {target}, expected {times}")
 
 
 def _fail(record: Record, what: str) -> NoReturn:
