@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pytest
 from flask import Flask, Response
+from starlette.applications import Starlette
 
 from grip_edge_middleware import GripEdge
 from grip_edge_middleware.testing import (
@@ -137,6 +138,18 @@ def test_what_is_pending_at_the_end_holds_nobody_up(edge: GripEdge) -> None:
         edge.publish("value", "data: late\n\n")
 
     assert edge.health()["pending"] == 0
+
+
+def test_what_an_app_changes_while_it_shuts_down_is_kept_and_goes_nowhere(edge: GripEdge) -> None:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        edge.publish("value", "data: the end\n\n")
+
+    with embedded(edge, edge.asgi(Starlette(lifespan=lifespan))) as live:
+        pass
+
+    assert_published(live, "value", containing="the end")
 
 
 def test_an_app_that_is_served_again_is_served_anew(edge: GripEdge) -> None:
