@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from grip_edge_middleware import sources
 from grip_edge_middleware.changes import Change, Data, encode
+from grip_edge_middleware.clock import EdgeClock, ManualClock
 from grip_edge_middleware.delivery import Delivery, Region
 from grip_edge_middleware.dispatcher import Dispatcher
 from grip_edge_middleware.errors import DeliveryError, Mistake, SettingsError, TopicError
@@ -88,6 +89,7 @@ class GripEdge:
         self._environ = os.environ if environ is None else environ
         self._is_configured_by_app = settings is None
         self._parts: _Parts | None = None
+        self._stand_in: _StandIn | None = None
         if settings is not None:
             self._parts = _Parts(Settings.parse(settings, self._environ))
         if app is not None:
@@ -104,6 +106,8 @@ class GripEdge:
             settings = Settings.parse(flask.read_config(app), self._environ)
             self.close()
             self._parts = _Parts(settings)
+            if self._stand_in is not None:
+                self._parts.start_anew(self._stand_in)
         flask.wrap(app, self, self.wsgi)
 
     def wsgi(self, app: WSGIApplication) -> WSGIApplication:
@@ -261,12 +265,41 @@ class GripEdge:
         if self._parts is not None:
             self._parts.close()
 
+    @contextmanager
+    def sending_through(self, lanes: Lanes, clock: ManualClock | None = None) -> Iterator[None]:
+        """Have all requests to CDNs and GRIP proxies sent by `lanes` while a block lasts.
+
+        For tests; `grip_edge_middleware.testing` has what they need. What is pending when the block
+        begins, and when it ends, is forgotten. With a `clock` there is no thread: what is submitted
+        waits for a `flush`, and windows end when the clock says so.
+        """
+        if self._stand_in is not None:
+            raise RuntimeError("something else takes what this edge sends already, until it ends")
+        self._set_stand_in(_StandIn(lanes, clock))
+        try:
+            yield
+        finally:
+            self._set_stand_in(None)
+
+    def _set_stand_in(self, stand_in: _StandIn | None) -> None:
+        if self._parts is not None:
+            self._parts.start_anew(stand_in)
+        self._stand_in = stand_in
+
     @property
     def _configured(self) -> _Parts:
         if self._parts is None:
             hint = "call init_app(app) first, or GripEdge(settings=...)"
             raise SettingsError([Mistake("GRIP_EDGE", "no settings yet", hint)])
         return self._parts
+
+
+@dataclass(frozen=True, slots=True)
+class _StandIn:
+    """What a test has in the place of the network and of the machine's time."""
+
+    lanes: Lanes
+    clock: ManualClock | None
 
 
 class _Parts:
@@ -282,23 +315,28 @@ class _Parts:
         self.policy = Policy(settings, self.metrics)
         self._look_at = -math.inf
         transport = HttpTransport(timeout_s=settings.timeout)
+        self.clock = EdgeClock()
         self.renderer = _AppRenderer(settings, transport)
+        self._lanes = _lanes(settings, transport)
         self.delivery = Delivery(
-            lanes=_lanes(settings, transport),
+            lanes=self._lanes,
             trunk=_region(settings.trunk),
             regions=[_region(region) for region in settings.regions],
             renderer=self.renderer,
             journal=self.journal,
             render_budget_s=settings.timeout,
             purge_deadline_s=settings.purge_deadline,
+            clock=self.clock,
+            pause=self.clock.pause,
         )
-        self.store = _store(settings)
+        self.store = _store(settings, self.clock)
         self.dispatcher = Dispatcher(
             store=self.store,
             delivery=self.delivery,
             metrics=self.metrics,
             flush_timeout_s=settings.flush_timeout,
             after_turn=self._say_how_it_fares,
+            clock=self.clock,
         )
         self.outbox = self._make_outbox()
         self.observer = sources.Observer.of(
@@ -361,6 +399,18 @@ class _Parts:
         is_well = self.delivery.can_purge() and not self.store.is_failing
         return None if is_well else self.settings.degraded_ttl
 
+    def start_anew(self, stand_in: _StandIn | None) -> None:
+        """Forget what is pending, and send through the stand-in from now on, if there is one."""
+        clock = None if stand_in is None else stand_in.clock
+        if clock is not None and not self.store.is_local:
+            hint = 'set "memory" in the tests, or GRIP_EDGE_STORE=memory'
+            raise SettingsError([Mistake("store", "a shared one keeps its own time", hint)])
+        self.dispatcher.end_thread()
+        self.clock.manual = clock
+        self.renderer.asks_origin = stand_in is None
+        self.delivery.targets.lanes = self._lanes if stand_in is None else stand_in.lanes
+        self.dispatcher.start_anew(has_thread=clock is None)
+
     def health(self) -> dict[str, Any]:
         if self.store.is_local:  # else it may have to be waited for
             self.dispatcher.take_in()
@@ -376,11 +426,11 @@ class _Parts:
 
     def _pending_age_s(self) -> float:
         since = self.store.pending_since()
-        return 0.0 if since is None else max(0.0, time.monotonic() - since)
+        return 0.0 if since is None else max(0.0, self.clock() - since)
 
     def _say_how_it_fares(self) -> None:
         """Tell the metrics, and whoever watches: what takes longer, once a second at most."""
-        pending, now = self.store.pending(), time.monotonic()
+        pending, now = self.store.pending(), self.clock()
         self.metrics.gauge("pending", pending)
         if not pending:
             self.metrics.gauge("pending_age_s", 0.0)
@@ -468,12 +518,13 @@ def _purger(cdn: Varnish | Fastly, region: str) -> Purger:
     return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft, region=region)
 
 
-def _store(settings: Settings) -> MemoryStore | SharedStore:
+def _store(settings: Settings, clock: EdgeClock) -> MemoryStore | SharedStore:
     if settings.store is None:
         return MemoryStore(
             max_pending=settings.max_pending,
             confirm_after_s=settings.confirm_after,
             replica_lag_s=settings.replica_lag,
+            clock=clock,
             when_served=partial(warn_of_siblings, _identity(settings)),
         )
     return SharedStore(
@@ -483,6 +534,7 @@ def _store(settings: Settings) -> MemoryStore | SharedStore:
         replica_lag_s=settings.replica_lag,
         sends=not settings.is_external,
         when_lost=[Change.of_site(settings.topics)],
+        clock=clock,
     )
 
 
@@ -511,6 +563,7 @@ class _AppRenderer:
         self._settings = settings
         self._origin = settings.origin and OriginRenderer(settings.origin, transport)
         self._app: WSGIRenderer | ASGIRenderer | None = None
+        self.asks_origin = True
 
     def use_wsgi(self, app: WSGIApplication) -> WSGIRenderer:
         settings = self._settings
@@ -526,9 +579,10 @@ class _AppRenderer:
 
     def render(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
         renderer: Renderer | None = self._app
-        if isinstance(renderer, ASGIRenderer) and not renderer.is_attached and self._origin:
-            renderer = self._origin
-        renderer = renderer or self._origin or None
+        origin = self._origin if self.asks_origin else None
+        if isinstance(renderer, ASGIRenderer) and not renderer.is_attached and origin:
+            renderer = origin
+        renderer = renderer or origin or None
         if renderer is None:
             raise DeliveryError(TARGET, "no app was wrapped in this process; set origin")
         return renderer.render(path, accept, is_private=is_private)

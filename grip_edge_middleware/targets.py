@@ -114,7 +114,10 @@ Flow = Generator[Step, DeliveryError | None, Iterable["Flow"]]
 
 
 class Targets:
-    """All targets, by name. `clock` is monotonic; `pause` waits while nothing is under way."""
+    """All targets, by name. `clock` is monotonic; `pause` waits while nothing is under way.
+
+    `lanes` may be replaced before `after_fork`.
+    """
 
     def __init__(
         self,
@@ -126,7 +129,7 @@ class Targets:
         pause: Callable[[float], None],
     ) -> None:
         self._names = [target.name for target in targets]
-        self._lanes = lanes
+        self.lanes = lanes
         self._journal = journal
         self._clock = clock
         self._pause = pause
@@ -134,7 +137,7 @@ class Targets:
 
     def after_fork(self) -> None:
         """Forget what failed: in a child that sends nothing, nothing would say that it is over."""
-        self._lanes.after_fork()
+        self.lanes.after_fork()
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -164,12 +167,12 @@ class Targets:
     def start(self, ask: Ask) -> None:
         """Send a request to a target that is free."""
         since = self._clock()
-        self._lanes.start(ask.target.name, ask.request)
+        self.lanes.start(ask.target.name, ask.request)
         self._under_way[ask.target.name] = UnderWay(ask, since)
 
     def next_answer(self, timeout_s: float) -> tuple[UnderWay, DeliveryError | None] | None:
         """Return what was answered next, and the reason if it is a refusal; None if too late."""
-        answer = self._lanes.wait(timeout_s)
+        answer = self.lanes.wait(timeout_s)
         if answer is None:
             return None
         name, outcome = answer
@@ -262,7 +265,7 @@ class Targets:
 
     def close(self) -> None:
         """Close idle connections."""
-        self._lanes.close()
+        self.lanes.close()
 
     def _note_failure(
         self, target: Target, error: DeliveryError, response: Response | None

@@ -24,6 +24,7 @@ NAMES = (
     "docs/observability.md",
     "docs/regions.md",
     "docs/sources.md",
+    "docs/testing.md",
     "docs/workers.md",
 )
 DOCUMENTS = [ROOT / name for name in NAMES]

@@ -168,5 +168,5 @@ def test_where_no_thread_can_be_started_requests_are_sent_all_the_same(
 def test_one_target_alone_needs_no_threads(settings: dict[str, Any], kind: type) -> None:
     edge = GripEdge(settings={"topics": {"counters": {}}, **settings}, environ={})
 
-    assert isinstance(edge._configured.delivery.targets._lanes, kind)
+    assert isinstance(edge._configured.delivery.targets.lanes, kind)
     edge.close()

@@ -145,6 +145,12 @@ class MemoryStore:
         since = self._merged().pending_since()
         return None if since == math.inf else since
 
+    def pending_names(self) -> list[str]:
+        """Return which topics these are."""
+        shelf = self._merged()
+        with shelf.lock:
+            return shelf.pending_names()
+
     def submitted(self) -> int:
         """Return the number of the last change."""
         return self.sequence()
@@ -246,6 +252,11 @@ class MemoryShelf:
         """Return how many records are pending."""
         self._settle()
         return len(self._pending)
+
+    def pending_names(self) -> list[str]:
+        """Return their keys, what has waited longest first."""
+        self._settle()
+        return list(self._pending)
 
     def free(self, *, purges: bool) -> Iterator[str]:
         """Yield the keys of what is pending and not claimed."""

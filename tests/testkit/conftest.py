@@ -1,0 +1,3 @@
+"""The users' projects are run from an installed wheel, by `test_projects.py`."""
+
+collect_ignore_glob = ["project_*"]
