@@ -18,7 +18,7 @@ from grip_edge_middleware import GripEdge, SettingsError
 from grip_edge_middleware.journal import Entry, Kind
 from grip_edge_middleware.metrics import BY_TARGET, EVENTS, GAUGES, Counts, Event, Metrics, Several
 from grip_edge_middleware.metrics.prometheus import PrometheusMetrics
-from tests.recording import RecordingServer, Simulation
+from tests.recording import Answer, RecordingServer, Simulation
 
 NAMES = {"pending_age_s": "pending_age_seconds"}
 
@@ -131,9 +131,12 @@ def test_a_fork_goes_on_while_a_thread_counts(counted: Counted) -> None:
     statuses = []
     for _ in range(20):
         if (child := os.fork()) == 0:
-            counted.metrics.after_fork()
-            counted.metrics.count("gate_hits")
-            os._exit(0 if counted.total("gate_hits") == 1 else 1)
+            try:
+                counted.metrics.after_fork()
+                counted.metrics.count("gate_hits")
+                os._exit(0 if counted.total("gate_hits") == 1 else 1)
+            finally:
+                os._exit(2)
         statuses.append(os.waitpid(child, 0)[1])
     is_over.set()
     thread.join()
@@ -273,6 +276,19 @@ def test_prometheus_is_told_what_an_app_does(server: RecordingServer) -> None:
     assert f"shop_commit_to_purge_seconds_count{cdn} 1.0" in lines
     purges = next(line for line in lines if line.startswith(f"shop_purges_total{cdn}"))
     assert float(purges.split()[-1]) >= 1  # it is repeated
+
+
+def test_prometheus_is_told_what_waits_and_for_how_long(server: RecordingServer) -> None:
+    registry = CollectorRegistry()
+    server.respond = lambda request: Answer(503)
+    found = settings_of(server, metrics=PrometheusMetrics(registry=registry), flush_timeout=0)
+    with closing(GripEdge(settings=found, environ={})) as edge:
+        edge.publish("counter-{name}", "1", name="a")
+        server.wait_for(lambda seen: len(seen) >= 2)
+
+        assert registry.get_sample_value("grip_edge_pending") == 1
+        assert (registry.get_sample_value("grip_edge_pending_age_seconds") or 0) > 0
+        assert edge.health()["pending_age_s"] > 0
 
 
 def test_edges_with_the_default_registry_count_together(server: RecordingServer) -> None:

@@ -183,3 +183,21 @@ def test_nothing_counts_as_changed_when_all_was_delivered_that_is_lost(
     lossy.take_in()
 
     assert claim_at_once(lossy) == []
+
+
+def test_another_process_knows_since_when_by_its_own_clock(tmp_path: Path) -> None:
+    wall, codec = Clock(), Codec(SETTINGS.topics, throttle_s=1.0)
+    one, other = (
+        SharedStore(SQLiteShelf(tmp_path / "s", codec, clock=wall.wall), clock=clock)
+        for clock in (lambda: wall.now, lambda: wall.now + 500.0)
+    )
+    one.add([CHANGE], wall.now)
+    wall.now += 2.0  # the shelf is asked late
+    one.take_in()
+    wall.now += 1.0
+    [claim] = other.claim(wall.now + 500.0, limit=PLENTY)
+
+    assert wall.now + 500.0 - claim.since.at == pytest.approx(3.0)
+    assert one.pending_since() == pytest.approx(wall.now - 3.0)
+    one.close()
+    other.close()
