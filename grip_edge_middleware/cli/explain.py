@@ -129,7 +129,7 @@ class Explained:
         is_direct: bool = False,
     ) -> Explained:
         """Say what the headers and the settings say together."""
-        keys = seen.keys or (plan.keys if plan else ())
+        keys = seen.keys or _keys_to_be(plan, is_direct=is_direct)
         hold = seen.response.headers.get("grip-hold")
         if hold is None and seen.is_held:
             hold = "open"
@@ -140,6 +140,11 @@ class Explained:
             [(key, purged_by(settings, key)) for key in keys],
             list(_notes(seen, settings, plan, is_direct=is_direct)),
         )
+
+
+def _keys_to_be(plan: Plan | None, *, is_direct: bool) -> Sequence[str]:
+    """Return the keys that a cache has taken off. An app's are there, or there are none."""
+    return () if plan is None or plan.is_private or is_direct else plan.keys
 
 
 def _notes(
@@ -160,7 +165,7 @@ def _notes(
             "no Grip headers and no keys: the GRIP proxy and the cache keep them to themselves, or "
             "the app has sent none; ask it: grip-edge explain --app MODULE:APP --direct PATH"
         )
-        if plan is not None:
+        if _keys_to_be(plan, is_direct=is_direct):
             yield "the keys are those of the settings, without what its view adds"
 
 

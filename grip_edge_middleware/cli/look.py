@@ -20,7 +20,7 @@ from grip_edge_middleware.surrogate import parse_keys
 from grip_edge_middleware.transport import HttpTransport
 
 # How long an answer must go on after its head to be taken for a stream.
-LINGER_S = 1.0
+LINGER_S = 0.5
 USER_AGENT = "grip-edge"
 EVENT_STREAM = "text/event-stream"
 

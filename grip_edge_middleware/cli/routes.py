@@ -145,9 +145,9 @@ def _segments(pattern: Pattern, path: str) -> Iterator[tuple[str | None, str | N
     wanted, found = pattern.text.split("/")[1:], path.split("/")[1:]
     for position, segment in enumerate(wanted):
         if re.search(r"<path:|:path\}", segment):  # which takes slashes too
-            rest = "/".join(found[position:])
-            yield "/".join(wanted[position:]), rest or None
-            return
+            wanted[position:] = ["/".join(wanted[position:])]
+            found[position:] = ["/".join(found[position:])]
+            break
     yield from zip_longest(wanted, found)
 
 
