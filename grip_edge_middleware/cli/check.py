@@ -94,7 +94,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
         yield warning(
             "models",
             f"{path} names nothing that is imported with the app, so its saves change nothing",
-            "is it written right, and is its module imported?",
+            "is it written right, and does the module of --app import it?",
         )
     if watches.watches and not unknown:
         yield ok("models", "all are imported")

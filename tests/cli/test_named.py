@@ -136,24 +136,25 @@ def test_a_folder_that_is_not_there_is_told(run: Run) -> None:
 def test_without_rich_people_are_told_and_programs_are_served(
     write: Callable[[str], str], tmp_path: Path
 ) -> None:
-    module = write(SETTINGS)
-
-    def ended(*options: str) -> subprocess.CompletedProcess[str]:
-        script = """
+    app = f"{write(SETTINGS)}:settings"
+    script = f"""
 import sys
 sys.modules["rich"] = None
 from grip_edge_middleware.cli import main
-sys.exit(main(sys.argv[1:]))
+at = ["--app-dir", {str(tmp_path)!r}]
+statuses = [
+    main(["routes", "--app", {app!r}, *at]),
+    main(["routes", "--app", {app!r}, *at, "--json"]),
+    main(["dispatch", {app!r}, *at]),
+]
+assert statuses == [{WRONG_USE}, {OK}, {WRONG_USE}], statuses
 """
-        command = [sys.executable, "-c", script, *options, "--app-dir", str(tmp_path)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    people = ended("routes", "--app", f"{module}:settings")
-    programs = ended("routes", "--app", f"{module}:settings", "--json")
-    dispatch = ended("dispatch", f"{module}:settings")
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
 
-    assert people.returncode == WRONG_USE
-    assert "pip install 'grip-edge-middleware[cli]'" in people.stderr
-    assert programs.returncode == OK
-    assert programs.stdout.startswith('{"routes"')
-    assert "store: other processes do not share this one" in dispatch.stderr
+    assert ended.returncode == 0, ended.stderr
+    assert "pip install 'grip-edge-middleware[cli]'" in ended.stderr.splitlines()[0]
+    assert ended.stdout.startswith('{"routes"')
+    assert "store: other processes do not share this one" in ended.stderr
