@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,7 +228,7 @@ def test_workers_without_a_shared_store_are_wrong(
 
 
 def test_a_shared_store_is_asked(
-    check: Callable[..., Ended], server: RecordingServer, tmp_path: Any
+    check: Callable[..., Ended], server: RecordingServer, tmp_path: Path
 ) -> None:
     missing = check(settings_for(server.url, store=f"sqlite:///{tmp_path}/no/edge"), "--json")
     to_be = check(settings_for(server.url, store=f"sqlite:///{tmp_path}/edge"), "--json")
@@ -250,25 +252,39 @@ def test_a_dead_origin_is_found(check: Callable[..., Ended], server: RecordingSe
     assert found(well)[f"origin {server.url}"][0] == "ok"
 
 
-def test_a_missing_outbox_is_found(
-    check: Callable[..., Ended], server: RecordingServer, tmp_path: Any
-) -> None:
-    import sqlalchemy
+SHOP_WITH_DATABASES = """
+import django, sqlalchemy
+from django.conf import settings as django_settings
+from grip_edge_middleware.sources.sqlalchemy import create_outbox
 
-    from grip_edge_middleware.sources.sqlalchemy import create_outbox
+django_settings.configure(DATABASES={{"default": {{
+    "ENGINE": "django.db.backends.sqlite3", "NAME": "{folder}/django.db"
+}}}})
+django.setup()
+with_it = sqlalchemy.create_engine("sqlite:///{folder}/with.db")
+metadata = sqlalchemy.MetaData()
+create_outbox(metadata)
+metadata.create_all(with_it)
+without = sqlalchemy.create_engine("sqlite:///{folder}/without.db")
+dead = sqlalchemy.create_engine("sqlite:////no/such/folder/dead.db")
+settings = {{"grip_url": None, "outbox": True, "topics": {{"all": {{"routes": ["/"]}}}}}}
+"""
 
-    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/shop.db")
-    settings = settings_for(server.url, outbox=True)
-    without = check(settings, "--json")
-    metadata = sqlalchemy.MetaData()
-    create_outbox(metadata)
-    metadata.create_all(engine)
-    with_it = check(settings, "--json")
-    about = f"outbox {engine.url}"
-    engine.dispose()
 
-    assert found(without)[about][0] == "wrong"
-    assert found(with_it)[about][0] == "ok"
+def test_a_missing_outbox_is_found(write: Callable[[str], str], tmp_path: Path) -> None:
+    module = write(SHOP_WITH_DATABASES.format(folder=tmp_path))
+
+    command = [sys.executable, "-m", "grip_edge_middleware", "check", "--json"]
+    named = ["--app", f"{module}:settings", "--app-dir", str(tmp_path)]
+    # Not here, where other tests have databases too.
+    done = subprocess.run([*command, *named], capture_output=True, text=True, check=False)
+
+    told = found(Ended(done.returncode, done.stdout, done.stderr))
+    assert done.returncode == FOUND_WRONG
+    assert told[f"outbox sqlite:///{tmp_path}/with.db"][0] == "ok"
+    assert told[f"outbox sqlite:///{tmp_path}/without.db"][1].startswith("there is no table")
+    assert told["outbox default"][1].startswith("there is no table")
+    assert told["outbox sqlite:////no/such/folder/dead.db"][1].startswith("cannot be asked")
 
 
 def test_models_that_nothing_imports_are_warned_of(
