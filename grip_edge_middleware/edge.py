@@ -114,17 +114,19 @@ class GripEdge:
         """Return a WSGI app wrapped in the face for it."""
         parts = self._configured
         renderer = parts.renderer.use_wsgi(app)
-        return WSGIMiddleware(
+        parts.face = WSGIMiddleware(
             app, parts.policy, parts.store, renderer, longest_ttl=parts.longest_ttl
         )
+        return parts.face
 
     def asgi(self, app: ASGIApp) -> ASGIApp:
         """Return an ASGI app wrapped in the face for it."""
         parts = self._configured
         renderer, flush = parts.renderer.use_asgi(app), parts.dispatcher.flush
-        return ASGIMiddleware(
+        parts.face = ASGIMiddleware(
             app, parts.policy, parts.store, renderer, flush=flush, longest_ttl=parts.longest_ttl
         )
+        return parts.face
 
     # --- in a view --------------------------------------------------------------------------
 
@@ -287,6 +289,16 @@ class GripEdge:
         self._stand_in = stand_in
 
     @property
+    def settings(self) -> Settings:
+        """The settings, read and valid. SettingsError if there are none yet."""
+        return self._configured.settings
+
+    @property
+    def face(self) -> WSGIMiddleware | ASGIMiddleware | None:
+        """What `wsgi` or `asgi` returned last: the app that is wrapped in this process, if any."""
+        return self._configured.face
+
+    @property
     def _configured(self) -> _Parts:
         if self._parts is None:
             hint = "call init_app(app) first, or GripEdge(settings=...)"
@@ -314,6 +326,7 @@ class _Parts:
         self.journal = Journal(self.metrics, self.watchers, *_tracing(settings))
         self.policy = Policy(settings, self.metrics)
         self._look_at = -math.inf
+        self.face: WSGIMiddleware | ASGIMiddleware | None = None
         transport = HttpTransport(timeout_s=settings.timeout)
         self.clock = EdgeClock()
         self.renderer = _AppRenderer(settings, transport)
@@ -507,12 +520,13 @@ def _lanes(settings: Settings, transport: Transport) -> Lanes:
 
 def _region(region: RegionSettings) -> Region:
     return Region(
-        tuple(_purger(cdn, region.name) for cdn in region.cdns),
+        tuple(make_purger(cdn, region.name) for cdn in region.cdns),
         tuple(Publisher(proxy, region=region.name) for proxy in region.proxies),
     )
 
 
-def _purger(cdn: Varnish | Fastly, region: str) -> Purger:
+def make_purger(cdn: Varnish | Fastly, region: str) -> Purger:
+    """Return what purges a CDN of a region."""
     if isinstance(cdn, Varnish):
         return VarnishPurger(cdn.url, soft=cdn.soft, region=region)
     return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft, region=region)
@@ -528,7 +542,7 @@ def _store(settings: Settings, clock: EdgeClock) -> MemoryStore | SharedStore:
             when_served=partial(warn_of_siblings, _identity(settings)),
         )
     return SharedStore(
-        _shelf(settings.store, Codec(settings.topics, throttle_s=settings.throttle)),
+        make_shelf(settings.store, settings),
         max_pending=settings.max_pending,
         confirm_after_s=settings.confirm_after,
         replica_lag_s=settings.replica_lag,
@@ -544,7 +558,9 @@ def _identity(settings: Settings) -> str:
     return repr((names, settings.trunk, settings.regions))
 
 
-def _shelf(store: StoreSettings, codec: Codec) -> Shelf:
+def make_shelf(store: StoreSettings, settings: Settings) -> Shelf:
+    """Return where processes share what is pending. SettingsError if its library is missing."""
+    codec = Codec(settings.topics, throttle_s=settings.throttle)
     if store.kind == "sqlite":
         from grip_edge_middleware.stores.sqlite import SQLiteShelf
 

@@ -20,6 +20,7 @@ NAMES = (
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "docs/command-line.md",
     "docs/freshness.md",
     "docs/observability.md",
     "docs/regions.md",
@@ -32,7 +33,13 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What runs a shell command of the documentation, since a test cannot.
 COMMANDS = {
+    "grip-edge check --app shop:app --url http://localhost:7999/counters/coffees": (
+        "tests/cli/test_check.py"
+    ),
     "grip-edge dispatch shop:edge": "tests/workers/test_dispatch.py",
+    "grip-edge explain --app shop:app --direct /counters/coffees": "tests/cli/test_explain.py",
+    "grip-edge explain http://localhost:7999/counters/coffees": "tests/cli/test_explain.py",
+    "grip-edge routes --app shop:app /counters/coffees": "tests/cli/test_routes.py",
     "make demo": "tests/live/test_demo.py",
     "make propagation": "tests/test_propagation.py",
 }
