@@ -85,7 +85,7 @@ class HttpTransport:
                     raise
                 goes_on = True
             headers = {name.lower(): value for name, value in answer.headers.items()}
-            return Response(answer.status_code, headers, bytes(body)), goes_on
+            return Response(answer.status_code, headers, bytes(body[:max_bytes])), goes_on
 
     def close(self) -> None:
         """Close idle connections."""

@@ -55,7 +55,7 @@ def chosen(options: argparse.Namespace) -> Chosen:
     """Return the edge that `app_options` name, and its app. WrongUse if there is none."""
     if not options.app:
         raise WrongUse(f'which app? say --app MODULE:NAME, as in "shop:edge", or ${APP_VARIABLE}')
-    return _chosen(options.app, named(options.app, options.app_dir))
+    return _chosen(options.app, _loaded(options.app, options.app_dir))
 
 
 def chosen_edge(options: argparse.Namespace) -> GripEdge:
@@ -65,7 +65,7 @@ def chosen_edge(options: argparse.Namespace) -> GripEdge:
 
 def edge_named(path: str, app_dir: str) -> GripEdge:
     """Return the edge that a path names. WrongUse says what is wrong with it."""
-    return _chosen(path, named(path, app_dir)).edge
+    return _chosen(path, _loaded(path, app_dir)).edge
 
 
 def _chosen(path: str, found: object) -> Chosen:
@@ -114,8 +114,22 @@ def _edge_of_starlette(path: str, app: Any) -> GripEdge:
     )
 
 
+def _loaded(path: str, app_dir: str) -> object:
+    """Return what a path names. WrongUse also if its module raises."""
+    try:
+        return named(path, app_dir)
+    except (WrongUse, SettingsError):
+        raise  # say all themselves
+    except (Exception, SystemExit) as error:
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise WrongUse(f"{path}: importing it raised {said}, at {_place(error)}") from error
+
+
 def named(path: str, app_dir: str) -> object:
-    """Return what a module has by that name. WrongUse says why there is nothing."""
+    """Return what a module has by that name. WrongUse if there is nothing.
+
+    What the module itself raises is raised.
+    """
     module, separator, names = path.partition(":")
     if not separator or not module or not names:
         raise WrongUse(f'{path}: expected MODULE:NAME, as in "app:edge"')
@@ -136,19 +150,10 @@ def _imported(path: str, module: str, app_dir: str) -> object:
         # What the app prints is no part of an answer.
         with redirect_stdout(sys.stderr):
             return import_module(module)
-    except SettingsError:
-        raise  # says all itself
     except ModuleNotFoundError as error:
-        if error.name and f"{module}.".startswith(f"{error.name}."):
-            raise WrongUse(f"{path}: {error}; is --app-dir where it is?") from error
-        raise WrongUse(_raised(path, module, error)) from error
-    except (Exception, SystemExit) as error:
-        raise WrongUse(_raised(path, module, error)) from error
-
-
-def _raised(path: str, module: str, error: BaseException) -> str:
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return f"{path}: importing {module} raised {said}, at {_place(error)}"
+        if not error.name or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise WrongUse(f"{path}: {error}; is --app-dir where it is?") from error
 
 
 def _place(error: BaseException) -> str:

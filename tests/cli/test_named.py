@@ -109,7 +109,7 @@ def test_a_module_that_raises_is_told_with_its_line(
     ended = run("routes", "--app", f"{module}:edge")
 
     assert ended.status == WRONG_USE
-    assert f"importing {module} raised" in ended.err
+    assert f"{module}:edge: importing it raised" in ended.err
     assert said in ended.err
     assert ended.err.rstrip().endswith(f"at {tmp_path}/{module}.py, line {line}")
 
