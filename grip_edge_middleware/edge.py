@@ -266,6 +266,11 @@ class GripEdge:
             self._parts.close()
 
     @property
+    def settings(self) -> Settings:
+        """The settings, read and valid. SettingsError if there are none yet."""
+        return self._configured.settings
+
+    @property
     def _configured(self) -> _Parts:
         if self._parts is None:
             hint = "call init_app(app) first, or GripEdge(settings=...)"
@@ -322,14 +327,7 @@ class _Parts:
 
     def find(self, name: str, params: Mapping[str, object]) -> tuple[TopicSettings, Topic]:
         """Return a topic by its name, or by its template and values."""
-        for settings in self.settings.topics:
-            if settings.template.text == name:
-                return settings, _fill(settings, params)
-        found = None if params else find_topic(self.settings.topics, name)
-        if found is None:
-            declared = ", ".join(f'"{t.template.text}"' for t in self.settings.topics)
-            raise TopicError(f'no topic is named "{name}"; the settings declare {declared}')
-        return found
+        return named_topic(self.settings, name, params)
 
     def changes(self, instance: object) -> list[Change]:
         """Return what an update of the instance changes."""
@@ -368,6 +366,20 @@ class _Parts:
         self.dispatcher.close()
 
 
+def named_topic(
+    settings: Settings, name: str, params: Mapping[str, object]
+) -> tuple[TopicSettings, Topic]:
+    """Return a topic by its name, or by its template and values. TopicError if there is none."""
+    for topic in settings.topics:
+        if topic.template.text == name:
+            return topic, _fill(topic, params)
+    found = None if params else find_topic(settings.topics, name)
+    if found is None:
+        declared = ", ".join(f'"{topic.template.text}"' for topic in settings.topics)
+        raise TopicError(f'no topic is named "{name}"; the settings declare {declared}')
+    return found
+
+
 def _fill(settings: TopicSettings, params: Mapping[str, object]) -> Topic:
     template = settings.template
     if set(params) != set(template.params):
@@ -394,12 +406,13 @@ def _lanes(settings: Settings, transport: Transport) -> Lanes:
 
 def _region(region: RegionSettings) -> Region:
     return Region(
-        tuple(_purger(cdn, region.name) for cdn in region.cdns),
+        tuple(make_purger(cdn, region.name) for cdn in region.cdns),
         tuple(Publisher(proxy, region=region.name) for proxy in region.proxies),
     )
 
 
-def _purger(cdn: Varnish | Fastly, region: str) -> Purger:
+def make_purger(cdn: Varnish | Fastly, region: str) -> Purger:
+    """Return what purges a CDN of a region."""
     if isinstance(cdn, Varnish):
         return VarnishPurger(cdn.url, soft=cdn.soft, region=region)
     return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft, region=region)
