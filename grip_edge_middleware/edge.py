@@ -105,17 +105,19 @@ class GripEdge:
         """Return a WSGI app wrapped in the face for it."""
         parts = self._configured
         renderer = parts.renderer.use_wsgi(app)
-        return WSGIMiddleware(
+        parts.face = WSGIMiddleware(
             app, parts.policy, parts.store, renderer, longest_ttl=parts.longest_ttl
         )
+        return parts.face
 
     def asgi(self, app: ASGIApp) -> ASGIApp:
         """Return an ASGI app wrapped in the face for it."""
         parts = self._configured
         renderer, flush = parts.renderer.use_asgi(app), parts.dispatcher.flush
-        return ASGIMiddleware(
+        parts.face = ASGIMiddleware(
             app, parts.policy, parts.store, renderer, flush=flush, longest_ttl=parts.longest_ttl
         )
+        return parts.face
 
     # --- in a view --------------------------------------------------------------------------
 
@@ -271,6 +273,11 @@ class GripEdge:
         return self._configured.settings
 
     @property
+    def face(self) -> WSGIMiddleware | ASGIMiddleware | None:
+        """What `wsgi` or `asgi` returned last: the app that is wrapped in this process, if any."""
+        return self._configured.face
+
+    @property
     def _configured(self) -> _Parts:
         if self._parts is None:
             hint = "call init_app(app) first, or GripEdge(settings=...)"
@@ -285,6 +292,7 @@ class _Parts:
         self.settings = settings
         self.templates = {t.template.text for t in settings.topics if t.template.params}
         self.policy = Policy(settings)
+        self.face: WSGIMiddleware | ASGIMiddleware | None = None
         self.metrics = Counts()
         transport = HttpTransport(timeout_s=settings.timeout)
         self.renderer = _AppRenderer(settings, transport)
@@ -427,7 +435,7 @@ def _store(settings: Settings) -> MemoryStore | SharedStore:
             when_served=partial(warn_of_siblings, _identity(settings)),
         )
     return SharedStore(
-        _shelf(settings.store, Codec(settings.topics, throttle_s=settings.throttle)),
+        make_shelf(settings.store, settings),
         max_pending=settings.max_pending,
         confirm_after_s=settings.confirm_after,
         replica_lag_s=settings.replica_lag,
@@ -442,7 +450,9 @@ def _identity(settings: Settings) -> str:
     return repr((names, settings.trunk, settings.regions))
 
 
-def _shelf(store: StoreSettings, codec: Codec) -> Shelf:
+def make_shelf(store: StoreSettings, settings: Settings) -> Shelf:
+    """Return where processes share what is pending. SettingsError if its library is missing."""
+    codec = Codec(settings.topics, throttle_s=settings.throttle)
     if store.kind == "sqlite":
         from grip_edge_middleware.stores.sqlite import SQLiteShelf
 

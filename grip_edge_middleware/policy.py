@@ -118,6 +118,11 @@ class Plan:
         """The names of the topics."""
         return tuple(dict.fromkeys(shown.topic.name for shown in self.shown))
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The surrogate keys of its pages, in order, without those that their views add."""
+        return tuple(dict.fromkeys(self._keys([], self.notes())))
+
     def apply(self, request: RequestFacts, status: int, headers: Headers, notes: Notes) -> Headers:
         """Return the headers with which the app's response leaves."""
         if request.method not in ("GET", "HEAD"):

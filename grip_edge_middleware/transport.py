@@ -6,7 +6,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import httpcore2 as httpcore
@@ -17,6 +18,8 @@ from grip_edge_middleware.http import Request, Response, parse_retry_after
 
 # What a target answers is judged by its first bytes; no more is ever held in memory.
 MAX_ANSWER_BYTES = 65_536
+# How the reason begins when it is the time that was up.
+NO_ANSWER = "no answer within"
 
 
 class Transport(Protocol):
@@ -44,31 +47,45 @@ class HttpTransport:
 
     def send(self, request: Request, *, max_bytes: int = MAX_ANSWER_BYTES) -> Response:
         """Return the answer; DeliveryError says why there is none, and never what was sent."""
-        target = request.url.partition("?")[0]
+        answer, goes_on = self._ask(request, max_bytes, linger_s=None)
+        if goes_on:
+            target = _target(request)
+            raise DeliveryError(target, f"answered more than {max_bytes} bytes")
+        return answer
+
+    def begin(
+        self, request: Request, *, linger_s: float, max_bytes: int = MAX_ANSWER_BYTES
+    ) -> tuple[Response, bool]:
+        """Return what came of the answer within `linger_s` after its head, and if it goes on.
+
+        A stream does. DeliveryError as for `send`, if there was no head in time.
+        """
+        return self._ask(request, max_bytes, linger_s=linger_s)
+
+    def _ask(
+        self, request: Request, max_bytes: int, *, linger_s: float | None
+    ) -> tuple[Response, bool]:
         self._deadline.at = time.monotonic() + self._timeout_s
-        try:
-            with self._open().stream(
+        with (
+            _explained(_target(request), self._timeout_s),
+            self._open().stream(
                 request.method, request.url, headers=dict(request.headers), content=request.body
-            ) as answer:
-                body = bytearray()
+            ) as answer,
+        ):
+            if linger_s is not None:
+                self._deadline.at = time.monotonic() + linger_s
+            body, goes_on = bytearray(), False
+            try:
                 for chunk in answer.iter_bytes():
                     body.extend(chunk)
-                    if len(body) > max_bytes:
-                        raise DeliveryError(target, f"answered more than {max_bytes} bytes")
-                headers = {name.lower(): value for name, value in answer.headers.items()}
-                return Response(answer.status_code, headers, bytes(body))
-        except httpx.TimeoutException:
-            raise DeliveryError(target, f"no answer within {self._timeout_s:g} s") from None
-        except httpx.LocalProtocolError:
-            # Its text repeats the header, which may be a token.
-            raise DeliveryError(target, "a header of the request cannot be sent") from None
-        except httpx.HTTPError as error:
-            raise DeliveryError(target, f"{type(error).__name__}: {error}") from None
-        except DeliveryError:
-            raise
-        except Exception as error:
-            # A URL or a header that cannot be, certificates that are not there, ...
-            raise DeliveryError(target, f"cannot be asked: {type(error).__name__}") from None
+                    if goes_on := len(body) > max_bytes:
+                        break
+            except httpx.TimeoutException:
+                if linger_s is None:
+                    raise
+                goes_on = True
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            return Response(answer.status_code, headers, bytes(body)), goes_on
 
     def close(self) -> None:
         """Close idle connections."""
@@ -95,6 +112,29 @@ class HttpTransport:
         self._lock = threading.Lock()
         self._client = None
         self._pid = os.getpid()
+
+
+def _target(request: Request) -> str:
+    return request.url.partition("?")[0]
+
+
+@contextmanager
+def _explained(target: str, timeout_s: float) -> Iterator[None]:
+    """Raise DeliveryError for whatever goes wrong."""
+    try:
+        yield
+    except httpx.TimeoutException:
+        raise DeliveryError(target, f"{NO_ANSWER} {timeout_s:g} s") from None
+    except httpx.LocalProtocolError:
+        # Its text repeats the header, which may be a token.
+        raise DeliveryError(target, "a header of the request cannot be sent") from None
+    except httpx.HTTPError as error:
+        raise DeliveryError(target, f"{type(error).__name__}: {error}") from None
+    except DeliveryError:
+        raise
+    except Exception as error:
+        # A URL or a header that cannot be, certificates that are not there, ...
+        raise DeliveryError(target, f"cannot be asked: {type(error).__name__}") from None
 
 
 class _Deadline(threading.local):
