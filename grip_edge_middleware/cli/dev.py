@@ -135,8 +135,9 @@ def check_ports(ports: Mapping[str, int]) -> None:
         try:
             socket.create_server(("127.0.0.1", number)).close()
         except OSError as error:
+            reason = os.strerror(error.errno or 0)
             raise WrongUse(
-                f"port {number} cannot be listened on ({error.strerror}): stop what has it, or "
+                f"port {number} cannot be listened on ({reason}): stop what has it, or "
                 f"choose another with --{name}-port; 0 takes a free one"
             ) from None
 
@@ -210,9 +211,10 @@ def tell_where(screen: Screen, edge: Running, options: argparse.Namespace) -> No
 
 def note(screen: Screen, edge: Running, app: App, news: str) -> None:
     """Say how the app fares. Nobody is shown what older code has rendered."""
-    screen.json({"event": news, "took_s": round(app.age_s, 3)})
     if news == "ready":
         refresh(edge.url("control"))
+    screen.json({"event": news, "took_s": round(app.age_s, 3)})
+    if news == "ready":
         screen.line(("the app is ready", "green"), f" after {app.age_s:.1f} s")
     elif news == "ended":
         screen.line(("the app has ended", "bold red"), f" with {app.status}; ", WAITS)

@@ -8,6 +8,8 @@ served.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import os
 import signal
 import socket
@@ -103,17 +105,11 @@ def _serve(app: ASGIApp, listener: socket.socket, starter: socket.socket, news: 
         log_level="info",
     )
     # Where it listens says nothing here.
-    config.load()
-    _silence("uvicorn.error")
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = _Server(config, starter, news)
-    server.run(sockets=[listener.dup()])
+    with contextlib.suppress(SystemExit):  # that of a lifespan that failed
+        server.run(sockets=[listener.dup()])
     return server.started
-
-
-def _silence(name: str) -> None:
-    import logging
-
-    logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _Server(uvicorn.Server):

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
                 show_live(coming)
             else:
                 show_lines(coming, screen)
-    except BrokenPipeError:  # as in `grip-edge watch | head`
+    except (BrokenPipeError, SystemExit):  # `grip-edge watch | head`; rich raises the latter
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         raise WrongUse(str(error)) from None
