@@ -20,6 +20,7 @@ NAMES = (
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "docs/command-line.md",
     "docs/freshness.md",
     "docs/regions.md",
     "docs/sources.md",
@@ -30,7 +31,14 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What runs a shell command of the documentation, since a test cannot.
 COMMANDS = {
+    "grip-edge dev shop:app": "tests/cli/test_dev.py",
     "grip-edge dispatch shop:edge": "tests/workers/test_dispatch.py",
+    "grip-edge init --framework flask --edge pushpin-varnish": "tests/cli/test_init.py",
+    "grip-edge publish --app shop:edge 'counter-{name}' name=coffees '{\"value\": 7}'": (
+        "tests/cli/test_publish.py"
+    ),
+    "grip-edge purge --app shop:edge 'counter-{name}' name=coffees": "tests/cli/test_purge.py",
+    "grip-edge watch": "tests/cli/test_watch.py",
     "make demo": "tests/live/test_demo.py",
     "make propagation": "tests/test_propagation.py",
 }
