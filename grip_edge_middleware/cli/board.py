@@ -18,8 +18,10 @@ MAX_TOPICS = 500
 TAIL = 200
 # Rates are of the last seconds.
 RATE_S = 10.0
-# A process that has said nothing for so long has probably ended.
-SILENT_S = 30.0
+# A process says how it fares when it has done something, so an idle one is silent as well.
+SILENT_S = 300.0
+# Others name keys, or nothing that was done.
+ABOUT_TOPICS = frozenset({"change", "render", "publish"})
 
 
 @dataclass(slots=True)
@@ -62,7 +64,7 @@ class Board:
         self.tail.append(entry)
         self._times.append((entry.at, entry.kind))
         self._forget_times(entry.at)
-        if entry.kind != "purge":  # that names keys
+        if entry.kind in ABOUT_TOPICS:
             self._note_topics(entry)
         if entry.target:
             self._note_target(entry)
@@ -92,7 +94,8 @@ class Board:
             self.topics[name] = row  # the last to have spoken is last
             row.counts[entry.kind] += 1
             row.at = entry.at
-            if entry.kind == "publish" and not entry.error:
+            # What is published once more after a quiet time is behind nothing.
+            if entry.kind == "publish" and entry.behind_s is not None:
                 row.behind_s = entry.behind_s
         while len(self.topics) > MAX_TOPICS:
             del self.topics[next(iter(self.topics))]
@@ -101,7 +104,7 @@ class Board:
         row = self.targets.setdefault(entry.target, TargetRow())
         row.requests += 1
         row.took_s = entry.took_s if entry.took_s is not None else row.took_s
-        row.failures += bool(entry.error)
+        row.failures += bool(entry.error) or entry.kind == "failure"
         row.error = entry.error
 
     def _forget_times(self, now: float) -> None:
@@ -111,7 +114,7 @@ class Board:
 
 def describe(entry: Entry) -> str:
     """Return an entry as a line, without what it says to machines only."""
-    parts = [f"{_clock(entry.at)} {entry.kind:<8}"]
+    parts = [f"{_clock(entry.at)} {entry.kind:<9}"]
     if entry.kind == "health":
         parts.append(f"{entry.detail.get('pending', 0)} pending")
     if entry.names:

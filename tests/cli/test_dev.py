@@ -6,6 +6,8 @@ import contextlib
 import http.client
 import json
 import os
+import re
+import select
 import signal
 import socket
 import subprocess
@@ -189,12 +191,16 @@ def write(folder: Path, text: str) -> None:
     (folder / "new").rename(folder / "shop.py")
 
 
-def is_running(pid: int) -> bool:
+@contextmanager
+def running(pid: int) -> Iterator[Callable[[float], bool]]:
+    """Give what waits for the end of a process, and ends one that goes on."""
+    descriptor = os.pidfd_open(pid)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        yield lambda timeout_s: bool(select.select([descriptor], [], [], timeout_s)[0])
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("name", APPS)
@@ -211,11 +217,11 @@ def test_new_code_answers_and_streams_stay_held(name: str, tmp_path: Path) -> No
             assert dev.request("GET", "/news") == (200, "two")
             assert dev.request("POST", "/change") == (200, "ok")
             read_to("two")
-        app_pid = dev.app_pid
-        dev.process.send_signal(signal.SIGINT)
+        with running(dev.app_pid) as has_ended:
+            dev.process.send_signal(signal.SIGINT)
 
-        assert dev.end() == OK
-        assert not is_running(app_pid)
+            assert dev.end() == OK
+            assert has_ended(0)
         assert not [line for line in dev.errors if "Traceback" in line]
 
 
@@ -259,20 +265,24 @@ def test_a_killed_command_leaves_no_app(tmp_path: Path) -> None:
     write(tmp_path, FLASK)
     with Dev(tmp_path) as dev:
         dev.wait_for("ready")
-        app_pid = dev.app_pid
-        dev.process.kill()
-        until = time.monotonic() + DEADLINE_S
-        while is_running(app_pid):
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        with running(dev.app_pid) as has_ended:
+            dev.process.kill()
+
+            assert has_ended(DEADLINE_S)
 
 
-def test_what_is_no_app_ends_it(tmp_path: Path) -> None:
+def test_it_says_where_everything_is_and_what_is_no_app_ends_it(tmp_path: Path) -> None:
     write(tmp_path, "")
-    dev = Dev(tmp_path)
+    command = [sys.executable, "-m", "grip_edge_middleware", "dev", "shop:app"]
+    ports = [f"--{name}-port=0" for name in ("client", "control", "cache")]
+    done = subprocess.run(
+        [*command, "--app-dir", str(tmp_path), *ports], capture_output=True, text=True, check=False
+    )
 
-    assert dev.end() == WRONG_USE
-    assert 'there is no "app" in shop' in "".join(dev.errors)
+    assert done.returncode == WRONG_USE
+    assert re.search(r"(?m)^Open +http://127\.0\.0\.1:\d+/$", done.stdout)
+    assert re.search(r"(?m)^Timeline +http://.*/\.grip-edge/timeline$", done.stdout)
+    assert 'there is no "app" in shop' in done.stderr
 
 
 def test_a_number_or_an_edge_is_no_app(tmp_path: Path) -> None:
