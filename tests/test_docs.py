@@ -39,6 +39,12 @@ COMMANDS = {
     ),
     "grip-edge purge --app shop:edge 'counter-{name}' name=coffees": "tests/cli/test_purge.py",
     "grip-edge watch": "tests/cli/test_watch.py",
+    "grip-edge check --app shop:app --url http://localhost:7999/counters/coffees": (
+        "tests/cli/test_check.py"
+    ),
+    "grip-edge explain --app shop:app --direct /counters/coffees": "tests/cli/test_explain.py",
+    "grip-edge explain http://localhost:7999/counters/coffees": "tests/cli/test_explain.py",
+    "grip-edge routes --app shop:app /counters/coffees": "tests/cli/test_routes.py",
     "make demo": "tests/live/test_demo.py",
     "make propagation": "tests/test_propagation.py",
 }

@@ -366,3 +366,13 @@ def test_an_edge_that_listens_to_models_may_be_closed_twice() -> None:
     edge.close()
 
     assert edge.health()["pending"] == 0
+
+
+def test_an_edge_knows_its_settings_and_its_face() -> None:
+    with closing(GripEdge(settings={"grip_url": None, "topics": {"all": {}}}, environ={})) as edge:
+        before = edge.face
+        face = edge.wsgi(lambda environ, start_response: [])
+
+        assert before is None
+        assert edge.face is face
+        assert edge.settings.topics

@@ -15,7 +15,7 @@ import pytest
 
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request
-from grip_edge_middleware.transport import MAX_ANSWER_BYTES, HttpTransport, retry_after_s
+from grip_edge_middleware.transport import MAX_ANSWER_BYTES, NO_ANSWER, HttpTransport, retry_after_s
 from tests.recording import Answer, RecordingServer
 
 TIMEOUT_S = 0.3
@@ -212,6 +212,41 @@ def test_threads_share_a_transport(server: RecordingServer, transport: HttpTrans
         thread.join()
 
     assert statuses == [200] * 100
+
+
+def test_a_stream_is_left_after_its_beginning(server: RecordingServer) -> None:
+    start = b"HTTP/1.1 200 OK\r\nX-Hold: stream\r\n\r\nfirst"
+    server.respond = lambda _: Answer(raw=start, drips=b"x")
+
+    with closing(HttpTransport(timeout_s=LATEST_S)) as transport:
+        answer, goes_on = transport.begin(ask(server.url), linger_s=0.1)
+    server.release.set()
+
+    assert goes_on
+    assert answer.headers["x-hold"] == "stream"
+    assert answer.body.startswith(b"first")
+
+
+def test_what_ends_is_begun_and_ended(server: RecordingServer, transport: HttpTransport) -> None:
+    server.respond = lambda _: Answer(404, {}, b"whole")
+
+    answer, goes_on = transport.begin(ask(server.url), linger_s=LATEST_S)
+
+    assert not goes_on
+    assert (answer.status, answer.body) == (404, b"whole")
+
+
+def test_a_beginning_has_its_limits(server: RecordingServer, transport: HttpTransport) -> None:
+    server.respond = lambda _: Answer(200, {}, bytes(MAX_ANSWER_BYTES * 2))
+    answer, goes_on = transport.begin(ask(server.url), linger_s=LATEST_S)
+
+    server.respond = lambda _: Answer(hangs=True)
+    with pytest.raises(DeliveryError, match=f"{NO_ANSWER} {TIMEOUT_S} s"):
+        transport.begin(ask(server.url), linger_s=LATEST_S)
+    server.release.set()
+
+    assert goes_on
+    assert len(answer.body) < MAX_ANSWER_BYTES * 2
 
 
 FORKING = """

@@ -10,7 +10,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from grip_edge_middleware.cli import dev, dispatch, init, publish, purge, watch
+from grip_edge_middleware.cli import (
+    check,
+    dev,
+    dispatch,
+    explain,
+    init,
+    publish,
+    purge,
+    routes,
+    watch,
+)
 from grip_edge_middleware.cli.status import WRONG_USE, WrongUse
 from grip_edge_middleware.errors import GripEdgeError
 
@@ -23,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="grip-edge", description="See, check and drive what an app has its edge do."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (purge, publish, dev, dispatch, watch, init):
+    for command in (check, routes, explain, purge, publish, dev, dispatch, watch, init):
         command.add(commands)
     options = parser.parse_args(arguments)
     try:

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def load(path: str, app_dir: str, interface: str, is_factory: bool) -> ASGIApp:
     """Return the app that a path names, as one of ASGI's. WrongUse if it is none."""
-    found: Any = named(path, app_dir)
+    found: Any = _imported(path, app_dir)
     if isinstance(found, GripEdge) or not callable(found):
         kind = type(found).__name__
         raise WrongUse(f'{path}: expected an app, as in "shop:app", got an instance of {kind}')
@@ -67,6 +67,21 @@ def load(path: str, app_dir: str, interface: str, is_factory: bool) -> ASGIApp:
     if interface == "wsgi" or (interface == "auto" and not is_asgi(app)):
         return as_asgi(app)
     return cast(ASGIApp, app)
+
+
+def _imported(path: str, app_dir: str) -> object:
+    try:
+        return named(path, app_dir)
+    except WrongUse as error:
+        wrong, cause = error, error.__cause__
+    if cause is None or _is_missing(path.partition(":")[0], cause):
+        raise wrong
+    raise cause  # a mistake in the app, which the next change may mend
+
+
+def _is_missing(module: str, error: BaseException) -> bool:
+    is_no_module = isinstance(error, ModuleNotFoundError) and bool(error.name)
+    return is_no_module and f"{module}.".startswith(f"{error.name}.")  # type: ignore[attr-defined]
 
 
 def broken(said: str) -> ASGIApp:

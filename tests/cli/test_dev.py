@@ -295,6 +295,16 @@ def test_a_number_or_an_edge_is_no_app(tmp_path: Path) -> None:
             load(f"{module}:{name}", str(tmp_path), "auto", is_factory=False)
 
 
+def test_a_library_that_is_missing_is_a_mistake_of_the_app(tmp_path: Path) -> None:
+    module = f"library_of_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text("import no_such_library\n")
+
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        load(f"{module}:app", str(tmp_path), "auto", is_factory=False)
+    with pytest.raises(WrongUse, match="is --app-dir where it is"):
+        load("no_such_app:app", str(tmp_path), "auto", is_factory=False)
+
+
 def test_a_taken_port_is_named_with_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,7 @@ number = 7
         ("{module}:", 'expected MODULE:NAME, as in "app:edge"'),
         ("no_such_module:edge", "No module named 'no_such_module'; is --app-dir where it is?"),
         ("{module}:nothing", 'there is no "nothing" in {module}'),
-        ("{module}:number", "expected a GripEdge or a dict of settings, got int"),
+        ("{module}:number", "expected a GripEdge, a dict of settings, or a Flask"),
         ("{module}:edge", 'store: other processes do not share this one (set store to "redis:'),
     ],
 )
