@@ -374,14 +374,7 @@ class _Parts:
 
     def find(self, name: str, params: Mapping[str, object]) -> tuple[TopicSettings, Topic]:
         """Return a topic by its name, or by its template and values."""
-        for settings in self.settings.topics:
-            if settings.template.text == name:
-                return settings, _fill(settings, params)
-        found = None if params else find_topic(self.settings.topics, name)
-        if found is None:
-            declared = ", ".join(f'"{t.template.text}"' for t in self.settings.topics)
-            raise TopicError(f'no topic is named "{name}"; the settings declare {declared}')
-        return found
+        return named_topic(self.settings, name, params)
 
     def changes(self, instance: object) -> list[Change]:
         """Return what an update of the instance changes."""
@@ -462,6 +455,20 @@ class _Parts:
             self.outbox.close()
         self.dispatcher.close()
         self.watchers.close()
+
+
+def named_topic(
+    settings: Settings, name: str, params: Mapping[str, object]
+) -> tuple[TopicSettings, Topic]:
+    """Return a topic by its name, or by its template and values. TopicError if there is none."""
+    for topic in settings.topics:
+        if topic.template.text == name:
+            return topic, _fill(topic, params)
+    found = None if params else find_topic(settings.topics, name)
+    if found is None:
+        declared = ", ".join(f'"{topic.template.text}"' for topic in settings.topics)
+        raise TopicError(f'no topic is named "{name}"; the settings declare {declared}')
+    return found
 
 
 def _fill(settings: TopicSettings, params: Mapping[str, object]) -> Topic:

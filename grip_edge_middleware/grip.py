@@ -11,13 +11,18 @@ from __future__ import annotations
 import hmac
 import re
 from base64 import b64decode
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal, get_args
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from gripcontrol import HttpResponseFormat, HttpStreamFormat, parse_grip_uri
+from gripcontrol import (
+    HttpResponseFormat,
+    HttpStreamFormat,
+    WebSocketMessageFormat,
+    parse_grip_uri,
+)
 from pubcontrol import Item
 
 from grip_edge_middleware.http import Response
@@ -53,6 +58,10 @@ FASTLY_VERIFY_KEY = (
 )
 _FASTLY_SERVICE = re.compile(r"https://api\.fastly\.com/service/(\w+)", re.IGNORECASE)
 _URL_PARAMETERS = ("iss", "key", "verify-iss", "verify-key")
+
+Format = Literal["stream", "response", "ws"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+"""What an item can be to a client: to who is held, and to a WebSocket."""
 
 # What a published response overrides: the client gets the other headers of the held response.
 _RESPONSE_HEADERS = ("content-type", "etag", "last-modified")
@@ -233,6 +242,23 @@ def build_item(
     return _item(channel, formats, id, prev_id)
 
 
+def build_stray(
+    channel: str,
+    messages: Mapping[Format, Response],
+    *,
+    id: str | None = None,  # noqa: A002 - GRIP's name
+    prev_id: str | None = None,
+) -> dict[str, Any]:
+    """Return an item that is none of an edge's own: its place among these may be unknown.
+
+    To who is held with a `prev-id`, an item without that one says only that something was missed;
+    and one without an `id` has the proxy lose track of what they have.
+    """
+    tag = id or blake2b(b"".join(m.body for m in messages.values()), digest_size=16).hexdigest()
+    formats = [_FORMATS[kind](message, tag) for kind, message in messages.items()]
+    return _item(channel, formats, id, prev_id)
+
+
 def build_marker(
     channel: str,
     holds: Collection[Hold],
@@ -249,7 +275,9 @@ def build_marker(
     return marker | {"meta": {"require_sub": NOBODY}} if "response" in holds else marker
 
 
-def _item(channel: str, formats: list[Any], version: str, prev_id: str | None) -> dict[str, Any]:
+def _item(
+    channel: str, formats: list[Any], version: str | None, prev_id: str | None
+) -> dict[str, Any]:
     item: dict[str, Any] = Item(formats, id=version, prev_id=prev_id).export(formats_field=True)
     return {"channel": channel, "no-seq": True, **item}
 
@@ -268,5 +296,16 @@ def _response_format(message: Response, version: str) -> HttpResponseFormat:
     return HttpResponseFormat(code=message.status, headers=headers, body=message.body)
 
 
-_FORMATS = {"stream": _stream_format, "response": _response_format}
+def _socket_format(message: Response, version: str) -> WebSocketMessageFormat:
+    try:
+        return WebSocketMessageFormat(content=message.body.decode())
+    except UnicodeDecodeError:
+        return WebSocketMessageFormat(content=message.body, binary=True)
+
+
+_FORMATS: Mapping[Format, Callable[[Response, str], Any]] = {
+    "stream": _stream_format,
+    "response": _response_format,
+    "ws": _socket_format,
+}
 _MARKERS = {"stream": HttpStreamFormat(content=""), "response": HttpResponseFormat(code=304)}

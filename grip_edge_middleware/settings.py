@@ -54,6 +54,12 @@ MAX_OUTBOX_NAME = 64
 _METRICS = ("count", "gauge", "read", "after_fork")
 
 DEFAULT_STORE_NAME = "default"
+
+DEV_VARIABLE = "GRIP_EDGE_DEV"
+"""With this in the environment, nobody else is told: a GRIP_URL, a space, and a `cdn`.
+
+`grip-edge dev` sets it, so that an app under development purges and publishes nowhere else.
+"""
 _STORES: Mapping[str, str] = {
     "sqlite": "sqlite",
     **dict.fromkeys(("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"), "redis"),
@@ -240,11 +246,19 @@ class Settings:
     def parse(cls, settings: object, environ: Mapping[str, str]) -> Settings:
         """Read the dict. SettingsError lists every mistake."""
         reader = _Reader(environ)
-        parsed = reader.settings(settings)
+        parsed = reader.settings(_on_dev_edge(settings, environ.get(DEV_VARIABLE, "")))
         if reader.mistakes:
             raise SettingsError(reader.mistakes)
         assert parsed is not None  # noqa: S101 - without a mistake there is a value
         return parsed
+
+
+def _on_dev_edge(found: object, urls: str) -> object:
+    if not urls or not isinstance(found, Mapping):
+        return found
+    grip_url, _, cdn = urls.partition(" ")
+    kept = {name: value for name, value in found.items() if name not in ("regions", "dispatch")}
+    return {**kept, "grip_url": grip_url, "cdn": cdn}
 
 
 # What may be set for all topics, for one, and for one of its routes; the narrowest wins.

@@ -33,10 +33,17 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What runs a shell command of the documentation, since a test cannot.
 COMMANDS = {
+    "grip-edge dev shop:app": "tests/cli/test_dev.py",
+    "grip-edge dispatch shop:edge": "tests/workers/test_dispatch.py",
+    "grip-edge init --framework flask --edge pushpin-varnish": "tests/cli/test_init.py",
+    "grip-edge publish --app shop:edge 'counter-{name}' name=coffees '{\"value\": 7}'": (
+        "tests/cli/test_publish.py"
+    ),
+    "grip-edge purge --app shop:edge 'counter-{name}' name=coffees": "tests/cli/test_purge.py",
+    "grip-edge watch": "tests/cli/test_watch.py",
     "grip-edge check --app shop:app --url http://localhost:7999/counters/coffees": (
         "tests/cli/test_check.py"
     ),
-    "grip-edge dispatch shop:edge": "tests/workers/test_dispatch.py",
     "grip-edge explain --app shop:app --direct /counters/coffees": "tests/cli/test_explain.py",
     "grip-edge explain http://localhost:7999/counters/coffees": "tests/cli/test_explain.py",
     "grip-edge routes --app shop:app /counters/coffees": "tests/cli/test_routes.py",

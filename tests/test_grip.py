@@ -16,6 +16,7 @@ from grip_edge_middleware.grip import (
     Proxy,
     build_item,
     build_marker,
+    build_stray,
     decode_key,
     etag,
     long_poll_headers,
@@ -330,3 +331,27 @@ def test_a_body_of_any_bytes_arrives_as_it_was(body: bytes) -> None:
     sent = item["formats"]["http-stream"]
     received = b64decode(sent["content-bin"]) if "content-bin" in sent else sent["content"].encode()
     assert received == body
+
+
+@pytest.mark.parametrize(
+    ("body", "formats"),
+    [
+        (b"hi", {"ws-message": {"content": "hi"}}),
+        (b"\xff\x00", {"ws-message": {"content-bin": "/wA="}}),
+    ],
+)
+def test_a_socket_is_sent_text_if_it_is_any(body: bytes, formats: dict[str, Any]) -> None:
+    item = build_stray("c", {"ws": Response(200, {}, body)})
+
+    assert item == {"channel": "c", "no-seq": True, "formats": formats}
+
+
+def test_what_a_stray_item_shows_has_a_tag_of_its_own() -> None:
+    tags = [
+        build_stray("c", {"response": Response(200, {}, body)})["formats"]["http-response"][
+            "headers"
+        ]["Etag"]
+        for body in (b"one", b"two", b"one")
+    ]
+
+    assert tags[0] == tags[2] != tags[1]

@@ -61,5 +61,7 @@ def test_the_wheel_works_without_any_framework(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "grip_edge_middleware/py.typed" in names
     assert "grip_edge_middleware/devedge/page/timeline.js" in names
+    for shipped in ("default.vcl", "pushpin.conf", "routes", "fastly/recv.vcl"):  # by init
+        assert f"grip_edge_middleware/cli/edge/{shipped}" in names
     assert not [name for name in names if name.startswith(("tests/", "examples/"))]
     assert str(tmp_path) in shown

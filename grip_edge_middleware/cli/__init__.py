@@ -10,8 +10,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from grip_edge_middleware.cli import check, dispatch, explain, routes
-from grip_edge_middleware.cli.status import WRONG_USE, WrongUse
+from grip_edge_middleware.cli import (
+    check,
+    dev,
+    dispatch,
+    explain,
+    init,
+    publish,
+    purge,
+    routes,
+    watch,
+)
+from grip_edge_middleware.cli.status import INTERRUPTED, WRONG_USE, WrongUse
 from grip_edge_middleware.errors import GripEdgeError
 
 __all__ = ["main"]
@@ -23,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="grip-edge", description="See, check and drive what an app has its edge do."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (check, routes, explain, dispatch):
+    for command in (check, routes, explain, purge, publish, dev, dispatch, watch, init):
         command.add(commands)
     options = parser.parse_args(arguments)
     try:
@@ -31,4 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (WrongUse, GripEdgeError) as error:
         print(f"grip-edge: {error}", file=sys.stderr)  # noqa: T201
         return WRONG_USE
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return status
