@@ -4,6 +4,7 @@
 # make lab       the race laboratory: longer runs on the real edge, and kills; prints its tables
 # make bench     what it costs a transaction that its changes are seen; prints a table
 # make propagation  how changes reach several regions, simulated; prints a table
+# make docs      the site of these documents, into build/docs
 # make clean     remove what these made
 #
 # Each sets up what it needs: a virtual environment, and the Debian packages where it may install them.
@@ -13,7 +14,7 @@ APP ?= flask
 EDGE ?= embedded
 BIN := .venv/bin
 
-.PHONY: demo test lab bench propagation lint clean system
+.PHONY: demo test lab bench propagation docs lint clean system
 
 demo: .venv/.ready $(if $(filter real,$(EDGE)),system)
 	@$(BIN)/python examples/demo.py $(APP) --edge $(EDGE)
@@ -32,6 +33,11 @@ bench: .venv/.ready
 
 propagation: .venv/.ready
 	$(BIN)/python -m benchmarks.propagation
+
+docs: .venv/.ready
+	$(BIN)/python -m tools.settings_page
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/docs
+	@echo "build/docs/index.html"
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -51,7 +51,8 @@ class Recorded:
 
     @property
     def is_purge(self) -> bool:
-        return self.method == "PURGEKEYS" or "/service/" in self.path
+        is_fastlys = "/service/" in self.path and self.path.endswith("/purge")
+        return self.method == "PURGEKEYS" or is_fastlys
 
     @property
     def is_publish(self) -> bool:

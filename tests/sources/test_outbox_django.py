@@ -12,6 +12,7 @@ import pytest
 from django.apps import apps
 from django.core.management import call_command
 from django.db import connection, transaction
+from django.db.migrations.recorder import MigrationRecorder
 from django.test.utils import CaptureQueriesContext
 
 from grip_edge_middleware.outbox import TABLE
@@ -84,6 +85,18 @@ def test_a_save_without_a_transaction_gets_one_for_its_row(edge: Edge[DjangoSour
     assert rows() == [["item-a"], ["item-a", "item-b"]]
     begin, *_, commit = (query["sql"] for query in queries)
     assert (begin, commit) == ("BEGIN", "COMMIT")
+
+
+def test_what_a_migration_saves_without_a_transaction_is_committed(
+    edge: Edge[DjangoSource],
+) -> None:
+    recorder = MigrationRecorder(connection)
+    with connection.schema_editor() as editor:
+        editor.create_model(recorder.Migration)
+
+    recorder.record_applied("shop", "0001_initial")
+
+    assert recorder.migration_qs.filter(app="shop").exists()
 
 
 def test_a_deletion_without_a_transaction_gets_one_for_its_row(edge: Edge[DjangoSource]) -> None:

@@ -121,9 +121,12 @@ def _save_table(original: Callable[..., bool]) -> Callable[..., bool]:
     ) -> bool:
         options = (raw, cls, force_insert, force_update, using, update_fields)
         save = _saving.get()
-        if save is None or save.instance is not self:
-            return original(self, *options)
         connection = connections[using]
+        if save is None or save.instance is not self:
+            # A migration's, for one. Its statement may have rows to return, and no commit, so that
+            # the transaction must not be that of the statement alone.
+            with with_row(connection):
+                return original(self, *options)
         with with_row(connection):
             if _may_update(self, cls, raw, force_insert, force_update):
                 _read_before(save, cls, update_fields, connection)
