@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from grip_edge_middleware.http import Response
+from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.rows import (
     Scopes,
     list_topic,
@@ -152,7 +153,10 @@ class Watch:
         try:
             return bool(_resolve(when)(instance))
         except Exception:
-            logger.exception("when of %s failed; it is taken for changed", self.topic.template.text)
+            name = self.topic.template.text
+            logger.exception(
+                "when of %s failed; it is taken for changed", name, extra=log_fields(topic=name)
+            )
             self.note_fault()
             return True
 
@@ -162,7 +166,10 @@ class Watch:
         try:
             return encode(_resolve(payload)(instance))
         except Exception:
-            logger.exception("payload of %s failed; it is purged", self.topic.template.text)
+            name = self.topic.template.text
+            logger.exception(
+                "payload of %s failed; it is purged", name, extra=log_fields(topic=name)
+            )
             self.note_fault()
             return None
 

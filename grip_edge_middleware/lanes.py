@@ -13,6 +13,7 @@ from typing import Protocol
 
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
+from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,11 @@ class ThreadLanes:
         try:
             outcome = _ask(self._transport, request)
         except Exception as error:
-            logger.exception("a request to %s failed by a fault of ours", target)
+            logger.exception(
+                "a request to %s failed by a fault of ours",
+                target,
+                extra=log_fields(target=target),
+            )
             outcome = DeliveryError(target, f"cannot be asked: {type(error).__name__}")
         finally:
             answers.put((target, outcome))

@@ -12,7 +12,7 @@ class Fields(TypedDict, total=False):
     """The fields, each of which a record has as `grip_edge_` and its name."""
 
     target: str
-    """A CDN, a GRIP proxy, or "render"."""
+    """A CDN, a GRIP proxy, "render", "store", or the outbox's table."""
     topic: str
     topics: int
     """How many there are."""

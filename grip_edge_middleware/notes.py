@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.rows import Params, Reading, Scopes
 from grip_edge_middleware.sql import read_statement
 
@@ -91,4 +92,5 @@ def _warn_of_late_read(route: str) -> None:
         "for what it read then, and a change of that does not purge it; read before the body "
         "begins, or tag the page with edge.tag",
         route,
+        extra=log_fields(route=route),
     )

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from grip_edge_middleware.changes import Change, Rows
+from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.process import attach_to_process
 from grip_edge_middleware.rows import Scopes
@@ -226,7 +227,12 @@ class Outbox:
             self._metrics.count("outbox_faults")
             if id(table) not in self._failing:
                 self._failing.add(id(table))
-                logger.warning("%s does not answer: %s; trying again", TABLE, error)
+                logger.warning(
+                    "%s does not answer: %s; trying again",
+                    TABLE,
+                    error,
+                    extra=log_fields(target=TABLE, reason=str(error)),
+                )
         else:
             self._failing.discard(id(table))
 

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key, lo
 
 from grip_edge_middleware.errors import SignatureError
 from grip_edge_middleware.grip import FASTLY_VERIFY_KEY, Proxy
+from grip_edge_middleware.log_fields import log_fields
 
 logger = logging.getLogger(__name__)
 
@@ -206,4 +207,5 @@ def _warn_if_short(proxy: Proxy) -> None:
             "the verify key of %s can be guessed: it should be %d random bytes or more",
             proxy.control_uri,
             MIN_SECRET_BYTES,
+            extra=log_fields(target=f"grip {proxy.control_uri}"),
         )

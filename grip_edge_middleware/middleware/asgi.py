@@ -11,9 +11,11 @@ from typing import ParamSpec, TypeVar
 from urllib.parse import quote
 
 from grip_edge_middleware.http import Response
+from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.next_link import NextLink, Wanted
 from grip_edge_middleware.notes import Notes, current_notes
 from grip_edge_middleware.policy import Plan, Policy, RequestFacts
+from grip_edge_middleware.render import TARGET as RENDER
 from grip_edge_middleware.render import ASGIRenderer
 from grip_edge_middleware.stores import Gate
 from grip_edge_middleware.types import ASGIApp, Headers, Message, Receive, Scope, Send
@@ -133,7 +135,9 @@ class ASGIMiddleware:
         try:
             return await self.renderer.respond(path, accept, is_private=is_private)
         except Exception:  # the app's own, or of its rendering: the proxy asks again
-            logger.exception("GET %s cannot be rendered for a next link", path)
+            logger.exception(
+                "GET %s cannot be rendered for a next link", path, extra=log_fields(target=RENDER)
+            )
             return Response(503)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,9 +13,11 @@ from urllib.parse import quote
 from grip_edge_middleware.cache_control import has_header
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Response
+from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.next_link import NextLink, Wanted
 from grip_edge_middleware.notes import current_notes, leave_behind
 from grip_edge_middleware.policy import Plan, Policy, RequestFacts
+from grip_edge_middleware.render import TARGET as RENDER
 from grip_edge_middleware.render import WSGIRenderer
 from grip_edge_middleware.stores import Gate
 from grip_edge_middleware.types import Headers, StartResponse, WSGIApplication, WSGIEnvironment
@@ -122,7 +124,9 @@ class WSGIMiddleware:
         try:
             return self.renderer.render(path, accept, is_private=is_private)
         except DeliveryError:  # the app's own, or of its rendering: the proxy asks again
-            logger.exception("GET %s cannot be rendered for a next link", path)
+            logger.exception(
+                "GET %s cannot be rendered for a next link", path, extra=log_fields(target=RENDER)
+            )
             return Response(503)
 
 

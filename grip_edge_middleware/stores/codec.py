@@ -15,6 +15,7 @@ from typing import Any
 
 from grip_edge_middleware.changes import Rows
 from grip_edge_middleware.http import Response
+from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.rows import Scopes
 from grip_edge_middleware.settings import TopicSettings
 from grip_edge_middleware.stores import NO_CHANGE, Claim, Publication, Since
@@ -187,4 +188,5 @@ def _warn_of_unknown(template: str) -> None:
         'the store has changes of topic "%s", which these settings do not declare, so they are '
         "only purged; do all processes that share it have the same settings?",
         template,
+        extra=log_fields(topic=template),
     )

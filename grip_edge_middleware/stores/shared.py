@@ -24,6 +24,7 @@ from typing import TypeVar
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.errors import StoreError
+from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.stores import Claim, Gate, Intake
 from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.stores.queue import DueQueue
@@ -33,6 +34,9 @@ from grip_edge_middleware.stores.rules import PROCESSES, Rules, version_of
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# What the log calls it.
+STORE = "store"
 
 # Longer than a batch takes if each of its targets has to be waited for.
 LEASE_S = 15.0
@@ -464,11 +468,12 @@ class SharedStore:
                     "%s; until it answers, changes are kept in this process's memory, and pages "
                     "are cached for degraded_ttl only",
                     error,
+                    extra=log_fields(target=STORE, reason=error.reason),
                 )
             raise
         if self._is_failing:
             self._is_failing = False
-            logger.info("the store is back")
+            logger.info("the store is back", extra=log_fields(target=STORE))
 
     def _shared(self, local: float) -> float:
         return local + (self._shelf.now() - self._clock())
