@@ -11,5 +11,5 @@ django` runs it with its edge. Then:
   `curl -X POST localhost:7999/counters/1/`.
 * Stop the app: the page still opens and streams stay up. Start it again and press a button.
 
-Environment: GRIP_URL (Pushpin's control port), EDGE_CDN (the cache to purge), COUNTERS_DB (a file).
+Environment: GRIP_URL (Pushpin's control port), EDGE_CDN (the cache to purge), DATABASE_URL.
 """

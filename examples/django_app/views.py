@@ -35,5 +35,5 @@ def increment(counter: Counter) -> HttpResponse:
     return HttpResponse(f"{counter.value}\n", content_type="text/plain")
 
 
-def index(request: HttpRequest) -> HttpResponse:
-    return render(request, "counters.html", {"counters": Counter.objects.order_by("name")[:3]})
+def page(request: HttpRequest, name: str) -> HttpResponse:
+    return render(request, "counter.html", {"counter": get_object_or_404(Counter, name=name)})

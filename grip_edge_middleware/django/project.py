@@ -17,7 +17,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.asgi import get_asgi_application as get_django_application
 from django.core.handlers.wsgi import WSGIHandler
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import connections
 
 from grip_edge_middleware.django.names import with_paths
 from grip_edge_middleware.edge import GripEdge
@@ -94,7 +94,7 @@ def _mistakes(found: object) -> tuple[Mistake, ...]:
 edge = GripEdge(settings=read_settings, spare_app=_spare_app)
 
 
-def connect(connection: BaseDatabaseWrapper, **_: object) -> None:
+def connect(**_: object) -> None:
     """Have the edge listen before anything can be written, in processes that serve nobody as well.
 
     Not while the apps are set up: the names of URLs are known when the views can be imported, and
@@ -118,6 +118,8 @@ def forget(*, setting: str, **_: object) -> None:
     if setting in (SETTING, "MIDDLEWARE", "ROOT_URLCONF"):
         _handler.cache_clear()
         edge.reload()
+        if any(each.connection for each in connections.all(initialized_only=True)):
+            connect()
 
 
 def get_asgi_application() -> ASGIApp:
