@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
@@ -239,7 +239,7 @@ def test_what_a_route_answers_is_pushed_once_it_is_submitted() -> None:
 
 def test_an_async_project_renders_on_its_own_loop() -> None:
     async def serve() -> None:
-        await ask_async("/views/plain/")  # a page of another topic will do
+        await ask_async("/counters/other/")  # a page of no topic will do
         values["blue"] = 1
         edge.submit("counter-{name}", name="blue")
         assert await asyncio.to_thread(edge.flush, DEADLINE_S)
@@ -351,6 +351,15 @@ def test_django_adapts_nothing_for_us(
         ASGIHandler()
 
     assert any("adapted for middleware" in text for text in caplog.messages) == adapts
+
+
+def test_django_takes_it_for_a_coroutine_function_where_it_is_one() -> None:
+    async def get_response(request: HttpRequest) -> HttpResponse:
+        return HttpResponse()
+
+    with project():
+        assert iscoroutinefunction(GripEdgeMiddleware(get_response))
+        assert not iscoroutinefunction(GripEdgeMiddleware(lambda request: HttpResponse()))
 
 
 def test_before_a_middleware_that_is_sync_it_is_sync_as_well() -> None:
