@@ -1,5 +1,5 @@
-# make demo      the Flask example behind the embedded edge (APP=starlette for the other; EDGE=real: Pushpin
-#                and Varnish)
+# make demo      the Flask example behind the embedded edge (APP=starlette or django for the others; EDGE=real:
+#                Pushpin and Varnish)
 # make test      linters, types and every test, live ones included
 # make lab       the race laboratory: longer runs on the real edge, and kills; prints its tables
 # make bench     what it costs a transaction that its changes are seen; prints a table

@@ -1,6 +1,6 @@
 """One example behind an edge, started and stopped as one thing.
 
-    python examples/demo.py [flask|starlette] [--edge embedded|real]
+    python examples/demo.py [flask|starlette|django] [--edge embedded|real]
 
 The embedded edge is the package's own, for development. The real one is Pushpin and Varnish.
 
@@ -56,6 +56,8 @@ class Example:
     act: str
     stream: str
     post: str
+    prepare: str = ""
+    """What is run once, before the server."""
 
 
 EXAMPLES = {
@@ -75,6 +77,16 @@ EXAMPLES = {
         act="bid in one",
         stream="/auctions/1/events",
         post="-d bidder=ann -d amount=5000 {url}/auctions/1/bids",
+    ),
+    "django": Example(
+        server="gunicorn --workers 1 --threads 8 --log-level warning"
+        " --bind 127.0.0.1:{port} examples.django_app.wsgi:application",
+        database="sqlite:///{folder}/counters.sqlite3",
+        page="/pages/1/",
+        act="press the button in one",
+        stream="/counters/1/ -H 'Accept: text/event-stream'",
+        post="-X POST {url}/counters/1/",
+        prepare="examples.django_app.manage migrate --verbosity 0",
     ),
 }
 TEXT = """
@@ -155,18 +167,21 @@ class App:
     def __init__(self, example: Example, edge: Embedded | Real, folder: Path) -> None:
         server = example.server.format(port=edge.app_port)
         self._log = folder / "app.log"
+        environment = {
+            **os.environ,
+            "GRIP_URL": edge.control_url,
+            "EDGE_CDN": edge.cdn_url,
+            "DATABASE_URL": example.database.format(folder=folder),
+            "TMPDIR": str(folder),
+            **edge.environ,
+        }
+        if example.prepare:
+            self._prepare(example.prepare, environment)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *server.split()],
                 cwd=HERE.parent,
-                env={
-                    **os.environ,
-                    "GRIP_URL": edge.control_url,
-                    "EDGE_CDN": edge.cdn_url,
-                    "DATABASE_URL": example.database.format(folder=folder),
-                    "TMPDIR": str(folder),
-                    **edge.environ,
-                },
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -174,6 +189,14 @@ class App:
                 start_new_session=True,
                 preexec_fn=end_with_parent,
             )
+
+    def _prepare(self, command: str, environment: dict[str, str]) -> None:
+        arguments = [sys.executable, "-m", *command.split()]
+        ended = subprocess.run(
+            arguments, cwd=HERE.parent, env=environment, capture_output=True, text=True, check=False
+        )
+        if ended.returncode:
+            raise AppFailed(f"{command} ended with {ended.returncode}:\n{ended.stderr[-4000:]}")
 
     @property
     def said(self) -> str:

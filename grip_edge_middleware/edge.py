@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from flask import Flask
     from opentelemetry.trace import TracerProvider
 
+    from grip_edge_middleware.middleware.django import AsyncGetResponse, GetResponse
+
 
 class GripEdge:
     """Caches configured routes at the CDN, holds them open, and pushes what changes.
@@ -75,23 +77,29 @@ class GripEdge:
         edge = GripEdge(settings=GRIP_EDGE)    # anything else: edge.wsgi(app), edge.asgi(app)
 
     Options: `app`, a Flask app to wrap at once; `settings`, the settings dict, which for Flask
-    comes from `app.config` otherwise; `environ`, where secrets may come from (default:
-    `os.environ`). SettingsError lists every mistake in the settings.
+    comes from `app.config` otherwise, or a callable that returns it when it is first needed;
+    `environ`, where secrets may come from (default: `os.environ`); `spare_app`, a WSGI app that
+    renders in a process where no app is wrapped, or none runs yet. SettingsError lists every
+    mistake in the settings.
     """
 
     def __init__(
         self,
         app: Flask | None = None,
         *,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | Callable[[], object] | None = None,
         environ: Mapping[str, str] | None = None,
+        spare_app: WSGIApplication | None = None,
     ) -> None:
         self._environ = os.environ if environ is None else environ
         self._is_configured_by_app = settings is None
+        self._read = settings if callable(settings) else None
+        self._spare_app = spare_app
         self._parts: _Parts | None = None
         self._stand_in: _StandIn | None = None
-        if settings is not None:
-            self._parts = _Parts(Settings.parse(settings, self._environ))
+        self._making = threading.RLock()
+        if settings is not None and self._read is None:
+            self._parts = self._make(settings)
         if app is not None:
             self.init_app(app)
 
@@ -105,9 +113,7 @@ class GripEdge:
         if self._is_configured_by_app:
             settings = Settings.parse(flask.read_config(app), self._environ)
             self.close()
-            self._parts = _Parts(settings)
-            if self._stand_in is not None:
-                self._parts.start_anew(self._stand_in)
+            self._parts = self._start(settings)
         flask.wrap(app, self, self.wsgi)
 
     def wsgi(self, app: WSGIApplication) -> WSGIApplication:
@@ -127,6 +133,20 @@ class GripEdge:
             app, parts.policy, parts.store, renderer, flush=flush, longest_ttl=parts.longest_ttl
         )
         return parts.face
+
+    def django(
+        self, get_response: GetResponse | AsyncGetResponse
+    ) -> GetResponse | AsyncGetResponse:
+        """Return the rest of a Django project's chain wrapped in the face for it."""
+        from grip_edge_middleware.middleware import django
+
+        parts = self._configured
+        deciding = django.Deciding(parts.policy, parts.store, parts.longest_ttl)
+        use_wsgi, use_asgi = parts.renderer.use_wsgi, parts.renderer.use_asgi
+        face = django.wrap(get_response, deciding, use_wsgi, use_asgi)
+        if isinstance(face, django.DjangoMiddleware):
+            parts.face = django.RestOfWSGI(face)
+        return face
 
     # --- in a view --------------------------------------------------------------------------
 
@@ -294,12 +314,37 @@ class GripEdge:
         return self._configured.settings
 
     @property
-    def face(self) -> WSGIMiddleware | ASGIMiddleware | None:
-        """What `wsgi` or `asgi` returned last: the app that is wrapped in this process, if any."""
+    def face(self) -> WSGIApplication | ASGIMiddleware | None:
+        """The app that is wrapped in this process, if any, as a server would call it."""
         return self._configured.face
+
+    def start(self) -> None:
+        """Read the settings and listen to what is saved now, and not only when first used."""
+        self._configured  # noqa: B018 - it makes what it returns
+
+    def reload(self) -> None:
+        """Deliver what is pending, and read the settings anew when they are next needed.
+
+        For settings that a callable returns. Faces that were made before keep the old ones.
+        """
+        with self._making:
+            self.close()
+            self._parts = None
+
+    def _make(self, settings: object) -> _Parts:
+        return self._start(Settings.parse(settings, self._environ))
+
+    def _start(self, settings: Settings) -> _Parts:
+        parts = _Parts(settings, self._spare_app)
+        if self._stand_in is not None:
+            parts.start_anew(self._stand_in)
+        return parts
 
     @property
     def _configured(self) -> _Parts:
+        if self._parts is None and self._read is not None:
+            with self._making:
+                self._parts = self._parts or self._make(self._read())
         if self._parts is None:
             hint = "call init_app(app) first, or GripEdge(settings=...)"
             raise SettingsError([Mistake("GRIP_EDGE", "no settings yet", hint)])
@@ -317,7 +362,7 @@ class _StandIn:
 class _Parts:
     """What one settings dict is made into."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, spare_app: WSGIApplication | None) -> None:
         self.settings = settings
         self.templates = {t.template.text for t in settings.topics if t.template.params}
         self.counts = Counts()
@@ -326,10 +371,10 @@ class _Parts:
         self.journal = Journal(self.metrics, self.watchers, *_tracing(settings))
         self.policy = Policy(settings, self.metrics)
         self._look_at = -math.inf
-        self.face: WSGIMiddleware | ASGIMiddleware | None = None
+        self.face: WSGIApplication | ASGIMiddleware | None = None
         transport = HttpTransport(timeout_s=settings.timeout)
         self.clock = EdgeClock()
-        self.renderer = _AppRenderer(settings, transport)
+        self.renderer = _AppRenderer(settings, transport, spare_app)
         self._lanes = _lanes(settings, transport)
         self.delivery = Delivery(
             lanes=self._lanes,
@@ -582,16 +627,17 @@ def make_shelf(store: StoreSettings, settings: Settings) -> Shelf:
 class _AppRenderer:
     """Renders in the app that was wrapped last, or by the origin where no app can."""
 
-    def __init__(self, settings: Settings, transport: HttpTransport) -> None:
+    def __init__(
+        self, settings: Settings, transport: HttpTransport, spare_app: WSGIApplication | None
+    ) -> None:
         self._settings = settings
         self._origin = settings.origin and OriginRenderer(settings.origin, transport)
+        self._spare = spare_app and self._wsgi(spare_app)
         self._app: WSGIRenderer | ASGIRenderer | None = None
         self.asks_origin = True
 
     def use_wsgi(self, app: WSGIApplication) -> WSGIRenderer:
-        settings = self._settings
-        renderer = WSGIRenderer(app, timeout_s=settings.timeout, origin=settings.origin)
-        self._app = renderer
+        self._app = renderer = self._wsgi(app)
         return renderer
 
     def use_asgi(self, app: ASGIApp) -> ASGIRenderer:
@@ -600,12 +646,15 @@ class _AppRenderer:
         self._app = renderer
         return renderer
 
+    def _wsgi(self, app: WSGIApplication) -> WSGIRenderer:
+        settings = self._settings
+        return WSGIRenderer(app, timeout_s=settings.timeout, origin=settings.origin)
+
     def render(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
         renderer: Renderer | None = self._app
         origin = self._origin if self.asks_origin else None
-        if isinstance(renderer, ASGIRenderer) and not renderer.is_attached and origin:
-            renderer = origin
-        renderer = renderer or origin or None
+        if renderer is None or (isinstance(renderer, ASGIRenderer) and not renderer.is_attached):
+            renderer = self._spare or origin or renderer
         if renderer is None:
             raise DeliveryError(TARGET, "no app was wrapped in this process; set origin")
         return renderer.render(path, accept, is_private=is_private)

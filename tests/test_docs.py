@@ -385,12 +385,12 @@ def run(folder: Path, *command: str, code: str | None = None, **environ: str) ->
     return done.stdout
 
 
-# Asks the project for its product, and sells one; by ASGI it is wrapped as well.
+# Asks the project for its product, and sells one; its ASGI application is made as well.
 ASK_DJANGO = """
 import json, sys
 from wsgiref.util import setup_testing_defaults
 from shop.wsgi import application
-from shop.edge import edge
+from grip_edge_middleware.django import edge
 
 def ask(method):
     environ, answer = {"PATH_INFO": "/products/7/", "REQUEST_METHOD": method}, {}

@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 
-from grip_edge_middleware.cli.named import edge_named
+from grip_edge_middleware.cli.named import app_options, chosen_edge
 from grip_edge_middleware.cli.status import OK
 
 
@@ -15,23 +15,25 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Say how it is called."""
     parser = commands.add_parser(
         "dispatch",
+        parents=[app_options()],
         help="purge and publish what the workers of an app submit",
         description="Purge and publish what the workers of an app submit to the store that they "
         'share, until SIGTERM or SIGINT. With "dispatch": "external" they leave it all to this.',
     )
     parser.add_argument(
         "edge",
+        nargs="?",
         metavar="MODULE:NAME",
-        help="the GripEdge, or the settings dict; pages are rendered by the app that it wraps, or "
-        "by its origin",
+        help="the same as --app; pages are rendered by the app that the edge wraps, or by its "
+        "origin",
     )
-    parser.add_argument("--app-dir", default=".", help="where the module is (default: here)")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Dispatch until a signal comes."""
-    edge = edge_named(options.edge, options.app_dir)
+    options.app = options.edge or options.app
+    edge = chosen_edge(options)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     is_over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -36,7 +36,7 @@ def _finding(name: str, found: bool | Exception) -> Finding:
             about,
             f"there is no table {TABLE}, so no change outlives a killed process",
             "create_outbox(metadata) and a migration, or the Django app "
-            '"grip_edge_middleware.sources.django" and migrate',
+            '"grip_edge_middleware.django" and migrate',
         )
     return ok(about, f"has its table {TABLE}")
 

@@ -26,7 +26,7 @@ DATABASES: dict[str, Any] = {}
 settings.configure(
     DATABASES=DATABASES,
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-    INSTALLED_APPS=[__name__, "grip_edge_middleware.sources.django"],
+    INSTALLED_APPS=[__name__, "grip_edge_middleware.django"],
 )
 django.setup()
 

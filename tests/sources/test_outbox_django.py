@@ -76,6 +76,17 @@ def test_a_rolled_back_savepoint_is_not_in_the_row(edge: Edge[DjangoSource]) -> 
     assert rows() == [["item-a", "item-c"]]
 
 
+def test_a_statement_without_a_transaction_may_return_rows(edge: Edge[DjangoSource]) -> None:
+    """SQLite cannot commit before they are fetched."""
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO tag (name) VALUES ('a'), ('b') RETURNING name")
+        returned = cursor.fetchall()
+
+    assert returned == [("a",), ("b",)]
+    assert Tag.objects.count() == 2
+    assert edge.submitted
+
+
 def test_a_save_without_a_transaction_gets_one_for_its_row(edge: Edge[DjangoSource]) -> None:
     with CaptureQueriesContext(connection) as queries:
         tag = Tag.objects.create(name="a")

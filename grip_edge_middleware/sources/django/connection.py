@@ -306,11 +306,15 @@ def _only_reads(sql: Any) -> bool:
 
 
 def _may_write(sql: Any, connection: BaseDatabaseWrapper) -> bool:
+    """Whether a transaction of its own can be made for a statement, and is worth it."""
     try:
         # What is not understood may end the transaction by itself: CALL, DO.
-        return not _only_reads(sql) and bool(writes_of(_text(sql, connection)))
+        if _only_reads(sql) or not writes_of(text := _text(sql, connection)):
+            return False
     except Exception:
         return False  # it is logged when it is executed
+    # SQLite cannot commit while the app has yet to fetch what a statement returns.
+    return connection.vendor != "sqlite" or "RETURNING" not in text.upper()
 
 
 def _text(sql: Any, connection: BaseDatabaseWrapper) -> str:

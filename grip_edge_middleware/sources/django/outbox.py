@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from django.apps import apps
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -12,6 +13,9 @@ from grip_edge_middleware.outbox import TABLE, OutboxRow
 
 _INSERT = f"INSERT INTO {TABLE} (id, edge, due, changes) VALUES (%s, %s, %s, %s)"  # noqa: S608
 _DUE = f"SELECT id FROM {TABLE} WHERE due < %s AND edge = %s ORDER BY due LIMIT %s"  # noqa: S608
+
+# Of the app that brings the table, `grip_edge_middleware.django`.
+APP_LABEL = "grip_edge"
 
 # UPDATE ... RETURNING
 _RETURNS = frozenset({"postgresql", "sqlite"})
@@ -59,9 +63,7 @@ class DjangoOutbox:
             return [OutboxRow(*row) for row in cursor.fetchall()]
 
     def _take_locked(self, now: int, until: int, limit: int) -> list[OutboxRow]:
-        # A module of models cannot be imported before the apps are ready.
-        from grip_edge_middleware.sources.django.models import OutboxRow as Row
-
+        Row: Any = apps.get_model(APP_LABEL, "OutboxRow")  # noqa: N806 - a class
         features = self._connection().features
         with transaction.atomic(using=self._alias):
             rows = Row._base_manager.using(self._alias)

@@ -23,7 +23,7 @@ def setup() -> None:
             ALLOWED_HOSTS=["*"],
             DATABASES={"default": dict(nowhere), "other": dict(nowhere)},
             DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-            INSTALLED_APPS=["tests.sources.django_app", "grip_edge_middleware.sources.django"],
+            INSTALLED_APPS=["tests.sources.django_app", "grip_edge_middleware.django"],
             MIDDLEWARE=[],
             ROOT_URLCONF="tests.sources.django_app.urls",
             SECRET_KEY="of a test",

@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    """See `grip_edge_middleware.sources.django.models`."""
+    """See `grip_edge_middleware.django.models`."""
 
     initial = True
     dependencies: ClassVar[list[tuple[str, str]]] = []
