@@ -60,12 +60,11 @@ app.add_middleware(GripEdgeMiddleware, edge=edge)""",
     ),
     "django": Framework(
         """\
-# In wsgi.py; in asgi.py it is edge.asgi(get_asgi_application()).
+# In settings.py, which has GRIP_EDGE then.
 from grip_edge import GRIP_EDGE
-from grip_edge_middleware import GripEdge
 
-edge = GripEdge(settings=GRIP_EDGE)
-application = edge.wsgi(get_wsgi_application())""",
+INSTALLED_APPS += ["grip_edge_middleware.django"]
+MIDDLEWARE = ["grip_edge_middleware.django.GripEdgeMiddleware", *MIDDLEWARE]""",
         "/items/<int:id>/",
     ),
     "asgi": Framework(
