@@ -19,12 +19,13 @@ class Ledger(Generic[T]):
     __slots__ = ("_frames", "innermost")
 
     def __init__(self) -> None:
-        self._begin([(None, [])])
+        self.innermost: list[T] = []
+        """The entries of the innermost savepoint, to which one may be appended."""
+        self._frames: list[tuple[str | None, list[T]]] = [(None, self.innermost)]
 
     def _begin(self, frames: list[tuple[str | None, list[T]]]) -> None:
         self._frames = frames
         self.innermost = frames[-1][1]
-        """The entries of the innermost savepoint, to which one may be appended."""
 
     def add(self, entries: Iterable[T]) -> None:
         """Note entries in the innermost savepoint."""
@@ -65,6 +66,8 @@ class Ledger(Generic[T]):
 
     def entries(self) -> list[T]:
         """Return all that a commit would take now."""
+        if len(self._frames) == 1:
+            return self.innermost.copy()
         return [entry for _, entries in self._frames for entry in entries]
 
     def _find(self, name: str) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Protocol, TypeVar
@@ -15,7 +15,7 @@ from grip_edge_middleware.sources import Observer, Written, once
 
 logger = logging.getLogger(__name__)
 
-Entry = tuple[Observer, Change]
+Entry = tuple[Observer, Sequence[Change]]
 """Whom to tell of what. A ledger is shared by all edges of a process."""
 
 C = TypeVar("C", contravariant=True)
@@ -60,10 +60,11 @@ def safely(then: Callable[..., None], *args: Any, **kwargs: Any) -> None:
 def tell(entries: Iterable[Entry], rows: Mapping[Observer, Written] | None = None) -> None:
     """Tell each observer what was committed, with the row that is in its outbox."""
     told: dict[Observer, list[Change]] = {}
-    for observer, change in entries:
-        told.setdefault(observer, []).append(change)
-    for observer, changes in told.items():
-        observer.tell(changes, None if rows is None else rows.get(observer))
+    for observer, changes in entries:
+        if changes:
+            told.setdefault(observer, []).extend(changes)
+    for observer, all_changes in told.items():
+        observer.tell(all_changes, None if rows is None else rows.get(observer))
 
 
 class Insertable(OutboxTable, Protocol[C]):
@@ -80,7 +81,7 @@ def write_row(
     outbox = observer.outbox
     if outbox is None or table is None:
         return None
-    changes = [change for whose, change in entries if whose is observer]
+    changes = [change for whose, some in entries if whose is observer for change in some]
     if not changes:
         return None
     row = outbox.row(once(changes))

@@ -89,7 +89,8 @@ class MemoryStore:
                 self._merged()
             return now
         window_end = self._shelf.window_end
-        return min(due_at(now, window_end(change.topic.name)) for change in changes)
+        first = min([window_end(change.topic.name) for change in changes])
+        return due_at(now, first)
 
     def _merged(self) -> MemoryShelf:
         """Return the shelf when nothing is in the inbox any more."""

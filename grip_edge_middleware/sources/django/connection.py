@@ -135,7 +135,7 @@ def note(connection: BaseDatabaseWrapper, observer: Observer, changes: Sequence[
         # Never committed. This way `captureOnCommitCallbacks(execute=True)` tells.
         connection.on_commit(lambda: observer.tell(changes), robust=True)
     elif _is_in_transaction(connection):
-        follow(connection).ledger.add((observer, change) for change in changes)
+        follow(connection).ledger.add([(observer, changes)])
     else:
         observer.tell(changes)
 

@@ -101,8 +101,10 @@ _own: ContextVar[Own | None] = ContextVar("grip_edge_own", default=None)
 
 def note(database: Database, observer: Observer, changes: Sequence[Change]) -> None:
     """Tell of the changes when the database's open transaction is committed; at once without."""
+    if not changes:
+        return
     if (ledger := _ledger(database)) is not None:
-        ledger.add((observer, change) for change in changes)
+        ledger.add([(observer, changes)])
     elif database.in_transaction() and not _is_manual(database):
         # Its BEGIN was not seen: it came before us, or asyncpg's own transactions are used.
         database.after_commit(partial(observer.tell, changes))

@@ -137,6 +137,7 @@ class SQLAlchemySource:
         """Tell of the changes when a session's or connection's transaction is committed."""
         match on_commit:
             case Session() | AsyncSession() | scoped_session() | async_scoped_session():
+                _listen_for_deferrals()
                 session = _sync_session(on_commit)
                 Deferral.of(session).add(session, self._observer, changes)
             case Connection() | AsyncConnection():
@@ -202,7 +203,8 @@ class SQLAlchemySource:
             changes.setdefault(saved.connection, []).extend(self._changes_of_save(state, saved))
         for connection, of_rows in changes.items():
             note(connection, self._observer, of_rows)
-        self._note_relations(under_way)
+        if under_way.related:
+            self._note_relations(under_way)
 
     def _changes_of_save(self, state: InstanceState[Any], saved: Saved) -> list[Change]:
         try:
@@ -216,11 +218,10 @@ class SQLAlchemySource:
 
     def _note_relations(self, under_way: Flush) -> None:
         """Note who was related by a statement of a hook's, of which no object tells."""
-        if under_way.related:
-            relations = under_way.relations()
-            for connection, write in under_way.related:
-                if write.table not in relations:
-                    note(connection, self._observer, self._changes_of_table(write))
+        relations = under_way.relations()
+        for connection, write in under_way.related:
+            if write.table not in relations:
+                note(connection, self._observer, self._changes_of_table(write))
 
     def _changes(self, plan: _Plan, state: InstanceState[Any], saved: Saved) -> list[Change]:
         instance, operation, is_delete = state.obj(), saved.operation, saved.operation == "delete"
@@ -449,8 +450,6 @@ def _sync_connection(connection: Any) -> Connection:
 def _listen() -> None:
     """Listen to all sessions, once for all sources."""
     event.listen(Session, "after_begin", _after_begin)
-    event.listen(Session, "after_commit", _after_commit)
-    event.listen(Session, "after_soft_rollback", _after_rollback)
     event.listen(Session, "before_flush", _before_flush)
     event.listen(Session, "after_transaction_create", _after_transaction_create)
     event.listen(Session, "after_transaction_end", _after_transaction_end)
@@ -460,6 +459,15 @@ def _listen() -> None:
     event.listen(Mapper, "before_insert", _before_insert, raw=True, retval=True)
     event.listen(Mapper, "before_update", _before_update, raw=True, retval=True)
     event.listen(Mapper, "before_delete", _before_delete, raw=True, retval=True)
+
+
+@cache
+def _listen_for_deferrals() -> None:
+    """Listen to what they wait for, once there is one: each commit of the app pays for this."""
+    event.listen(Session, "after_begin", _begin_deferred)
+    event.listen(Session, "after_commit", _commit_deferred)
+    event.listen(Session, "after_soft_rollback", _roll_back_deferred)
+    event.listen(Session, "after_transaction_end", _end_deferred)
 
 
 def _before_flush(session: Session, context: UOWTransaction, _: object) -> None:
@@ -480,8 +488,6 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
     under_way = flushing.get()
     if under_way is not None and under_way.transaction is transaction:
         flushing.set(under_way.outer)  # it failed
-    if (deferral := Deferral.find(session)) is not None:
-        deferral.end(transaction)
 
 
 def _will_save(operation: Operation, connection: Connection, state: InstanceState[Any]) -> None:
@@ -518,11 +524,19 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
 
 def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     follow(connection.dialect)
+
+
+# --- what waits for a session's commit ----------------------------------------------------------
+
+
+def _begin_deferred(
+    session: Session, transaction: SessionTransaction, connection: Connection
+) -> None:
     if (deferral := Deferral.find(session)) is not None:
         deferral.begin(transaction, connection)
 
 
-def _after_commit(session: Session) -> None:
+def _commit_deferred(session: Session) -> None:
     if (deferral := Deferral.find(session)) is None:
         return
     savepoint = session.get_nested_transaction()
@@ -533,6 +547,11 @@ def _after_commit(session: Session) -> None:
         observer.tell(changes)
 
 
-def _after_rollback(session: Session, previous: SessionTransaction) -> None:
+def _roll_back_deferred(session: Session, previous: SessionTransaction) -> None:
     if (deferral := Deferral.find(session)) is not None:
         deferral.roll_back(previous)
+
+
+def _end_deferred(session: Session, transaction: SessionTransaction) -> None:
+    if (deferral := Deferral.find(session)) is not None:
+        deferral.end(transaction)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import wraps
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial, wraps
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import InstanceState
@@ -37,7 +37,7 @@ from grip_edge_middleware.sources.sqlalchemy.effects import (
 from grip_edge_middleware.sources.sqlalchemy.flush import Flush, Saved, flushing
 from grip_edge_middleware.sources.sqlalchemy.schema import known
 from grip_edge_middleware.sources.statements import found_nothing
-from grip_edge_middleware.sources.transactions import Entry, note_unclear, tell, wrap
+from grip_edge_middleware.sources.transactions import Entry, note_unclear, safely, tell, wrap
 
 logger = logging.getLogger(__name__)
 
@@ -85,21 +85,30 @@ def ledger(connection: Any) -> Ledger[Entry | PutOff]:
 
 def note(connection: Connection, observer: Observer, changes: Sequence[Change]) -> None:
     """Tell of the changes when the connection's transaction is committed."""
+    if not changes:
+        return
     if connection._is_autocommit_isolation():
         observer.tell(changes)  # visible already, whatever the session does then
     else:
-        ledger(connection).add([(observer, change) for change in changes])
+        ledger(connection.connection).innermost.append((observer, changes))
 
 
 def entries(connection: Any) -> list[Entry]:
     """Return what a commit would tell now."""
     noted = ledger(connection)
     noted.rewrite(lambda entries: [*_found_out(entries)])
-    return _found_out(noted.entries())
+    return [*_found_out(noted.entries())]
 
 
-def _found_out(entries: Iterable[Entry | PutOff]) -> list[Entry]:
+def _found_out(entries: Sequence[Entry | PutOff]) -> Sequence[Entry]:
     """Find out what was put off, in its place among the rest."""
+    for entry in entries:
+        if len(entry) == 3:
+            return _find_out(entries)
+    return cast(Sequence[Entry], entries)
+
+
+def _find_out(entries: Iterable[Entry | PutOff]) -> list[Entry]:
     found: list[Entry] = []
     put_off: list[PutOff] = []
     # A hook of another connection's flush may commit: that is none of the flush's.
@@ -126,8 +135,7 @@ def _changes_of(put_off: Iterable[PutOff]) -> Iterator[Entry]:
         kind = type(keys[0]) if keys else None
         merged.setdefault((writer, effect, kind), {}).update(dict.fromkeys(keys))
     for (writer, effect, _), unique in merged.items():
-        for change in writer.changes_of(effect, tuple(unique)):
-            yield writer.observer, change
+        yield writer.observer, writer.changes_of(effect, tuple(unique))
 
 
 def follow(dialect: Dialect) -> None:
@@ -154,17 +162,12 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _wrap_all(dialect: Dialect) -> None:
-    def prepare(connection: Any, *_: Any) -> None:
-        if connection.info.get(_LEDGER) is not None:
-            for writer in writers:
-                writer.before_commit(dialect, connection)
-
     # A COMMIT that fails may have been made all the same, so it counts as made: a purge too many
     # is harmless, one too few is not.
-    wrap(dialect, "do_commit", _submit, on_error=_submit, before=prepare)
-    wrap(dialect, "do_prepare_twophase", before=prepare)
+    _wrap_end(dialect, "do_commit", _submit, before=_prepare)
+    _wrap_end(dialect, "do_rollback", _forget)
+    wrap(dialect, "do_prepare_twophase", before=partial(_prepare, dialect))
     wrap(dialect, "do_commit_twophase", _submit, on_error=_submit)
-    wrap(dialect, "do_rollback", _forget, on_error=_forget)
     wrap(dialect, "do_rollback_twophase", _forget, on_error=_forget)
     wrap(dialect, "do_savepoint", lambda c, name: ledger(c).savepoint(name))
     wrap(dialect, "do_rollback_to_savepoint", lambda c, name: ledger(c).rollback_to(name))
@@ -173,6 +176,47 @@ def _wrap_all(dialect: Dialect) -> None:
 
 
 # --- transactions -----------------------------------------------------------------------------
+
+
+def _wrap_end(
+    dialect: Dialect,
+    name: str,
+    then: Callable[[Any], None],
+    *,
+    before: Callable[[Dialect, Any], None] | None = None,
+) -> None:
+    """Have an end of transactions followed, however it goes.
+
+    Each has one or two, as a connection that is given back is rolled back. So it is made short,
+    above all for those that have changed nothing.
+    """
+    original = getattr(dialect, name)
+
+    @wraps(original)
+    def end(connection: Any) -> None:
+        if not _is_noted(connection):
+            return original(connection)  # type: ignore[no-any-return]
+        if before is not None:
+            safely(before, dialect, connection)
+        try:
+            original(connection)
+        finally:
+            safely(then, connection)
+
+    setattr(dialect, name, end)
+
+
+def _is_noted(connection: Any) -> bool:
+    """Whether anything is noted of the transaction."""
+    try:
+        return _LEDGER in connection.info
+    except Exception:  # it is none of a pool's
+        return False
+
+
+def _prepare(dialect: Dialect, connection: Any, *_: Any) -> None:
+    for writer in writers:
+        writer.before_commit(dialect, connection)
 
 
 def _submit(connection: Any, *_: Any) -> None:
@@ -186,8 +230,8 @@ def _forget(connection: Any, *_: Any) -> None:
 
 def _take(info: dict[str, Any]) -> tuple[list[Entry | PutOff], dict[Observer, Written] | None]:
     """Return what is noted of a connection that has no transaction any more, and forget it."""
-    found: Ledger[Entry | PutOff] | None = info.get(_LEDGER)
-    return [] if found is None else found.take(), info.pop(_ROWS, None)
+    found: Ledger[Entry | PutOff] | None = info.pop(_LEDGER, None)
+    return [] if found is None else found.entries(), info.pop(_ROWS, None)
 
 
 def note_row(connection: Any, observer: Observer, written: Written) -> None:
@@ -250,12 +294,15 @@ def _note_reads(
 
 def _note_writes(cursor: Any, statement: str, parameters: Params, context: Any) -> None:
     # Each statement that writes pays for this, and mostly for calls: so there are few.
-    compiled, under_way, connection = context.compiled, flushing.get(), context.root_connection
+    compiled, under_way = context.compiled, flushing.get()
     if not writers or (under_way is not None and compiled in under_way.told):
         return
+    connection = context.root_connection
     try:
         effect: Effect | None = getattr(compiled, EFFECT, None)
-        if effect is None or effect.text is not statement or effect.version != known.version:
+        if effect is None or (
+            effect.text and (effect.text is not statement or effect.version != known.version)
+        ):
             effect = effect_of(statement, compiled)
         if effect.is_nothing or (effect.is_counted and found_nothing(cursor)):
             return

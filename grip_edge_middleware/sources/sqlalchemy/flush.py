@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
+from operator import itemgetter
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -33,6 +35,7 @@ from grip_edge_middleware.sql import Write
 from grip_edge_middleware.types import Operation
 
 _UNKNOWN = LoaderCallableStatus.NO_VALUE
+_IS_DELETE = itemgetter(0)
 
 Values = Mapping[str, Any]
 Attribute = tuple[str, TypeEngine[Any]]
@@ -74,7 +77,7 @@ class Flush:
         There is no DELETE then: the row is updated, and nobody is told of the one that was there.
         """
         if self._deletes is None:  # all is known before anything is written
-            self._deletes = any(is_delete for is_delete, _ in self.context.states.values())
+            self._deletes = any(map(_IS_DELETE, self.context.states.values()))
         if not self._deletes:
             return None
         key = mapper.identity_key_from_instance(new.obj())
@@ -85,7 +88,7 @@ class Flush:
 
     def saves(self, table: str) -> bool:
         """Whether objects of this flush are kept in a table."""
-        return any(table in _tables_of(mapper) for mapper in self.context.mappers)
+        return table in chain.from_iterable(map(_tables_of, self.context.mappers))
 
     def relates(self, table: str) -> bool:
         """Whether objects of this flush may be related by a table."""
