@@ -45,7 +45,7 @@ def sends_as_much_as_one(kind: str, store: object, folder: Path, lasts_s: int) -
 
     assert sent.purges <= most
     assert len(sent.published) <= most
-    assert sent.is_in_order
+    assert sent.is_in_order, sent.published
     assert sent.repeated == 0
 
 
