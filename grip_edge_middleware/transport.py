@@ -65,10 +65,9 @@ class HttpTransport:
     def _ask(
         self, request: Request, max_bytes: int, *, linger_s: float | None
     ) -> tuple[Response, bool]:
-        self._deadline.at = time.monotonic() + self._timeout_s
         with (
             _explained(_target(request), self._timeout_s),
-            self._open().stream(
+            self._in_time().stream(
                 request.method, request.url, headers=dict(request.headers), content=request.body
             ) as answer,
         ):
@@ -94,6 +93,11 @@ class HttpTransport:
             client, self._client = self._client, None
         if client is not None:
             client.close()
+
+    def _in_time(self) -> httpx.Client:
+        client = self._open()  # which takes its time, the first time
+        self._deadline.at = time.monotonic() + self._timeout_s
+        return client
 
     def _open(self) -> httpx.Client:
         self._check_process()
@@ -170,9 +174,11 @@ class _DeadlineBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        stream = self._backend.connect_tcp(
-            host, port, self._deadline.shorten(timeout), local_address, socket_options
-        )
+        left_s = self._deadline.shorten(timeout)
+        if left_s == 0.0:
+            # A socket would take a timeout of 0 for "do not wait", which is another error.
+            raise httpcore.ConnectTimeout
+        stream = self._backend.connect_tcp(host, port, left_s, local_address, socket_options)
         return _DeadlineStream(stream, self._deadline)
 
 
@@ -183,8 +189,7 @@ class _DeadlineStream(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         left_s = self._deadline.shorten(timeout)
-        if left_s == 0.0:
-            # A socket would take a timeout of 0 for "do not wait", which is another error.
+        if left_s == 0.0:  # as above
             raise httpcore.ReadTimeout
         return self._stream.read(max_bytes, left_s)
 

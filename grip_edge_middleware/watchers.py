@@ -141,10 +141,12 @@ def _is_private(folder: Path) -> bool:
 
 
 def _make_private(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
     if not _is_private(folder):
         raise PermissionError(
-            f"{folder} is not this user's alone: chmod 700 it, or name another in {FOLDER_VARIABLE}"
+            f"{folder} is no folder that only this user can enter: name another, of mode 700, in "
+            f"{FOLDER_VARIABLE}"
         )
 
 

@@ -95,7 +95,7 @@ def test_a_folder_that_others_can_enter_is_not_looked_into(
         watchers.read(ENTRY)
 
         assert list(watch.entries(0)) == []
-        with pytest.raises(PermissionError, match="chmod 700"):
+        with pytest.raises(PermissionError, match="mode 700"):
             Watch(folder).__enter__()
 
 

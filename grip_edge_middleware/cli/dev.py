@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
             for news in app.news():
                 if news == "wrong" and not app.has_been_ready:
                     return WRONG_USE
-                note(screen, edge, app, news)
+                note(screen, edge, app, news, will_look=bool(folders))
         screen.line("stopping")
     return OK
 
@@ -129,6 +129,9 @@ def check_folders(folders: Sequence[str]) -> None:
 
 def check_ports(ports: Mapping[str, int]) -> None:
     """Raise WrongUse if a port is taken."""
+    given = [number for number in ports.values() if number]
+    if len(set(given)) < len(given):
+        raise WrongUse("the ports must differ: --client-port, --control-port and --cache-port")
     for name, number in ports.items():
         try:
             socket.create_server(("127.0.0.1", number)).close()
@@ -209,20 +212,18 @@ def tell_where(screen: Screen, edge: Running, options: argparse.Namespace) -> No
     screen.json({"event": "start", "url": url, "timeline": timeline, "ports": edge.ports})
 
 
-def note(screen: Screen, edge: Running, app: App, news: str) -> None:
+def note(screen: Screen, edge: Running, app: App, news: str, *, will_look: bool) -> None:
     """Say how the app fares. Nobody is shown what older code has rendered."""
     if news == "ready":
         refresh(edge.url("control"))
     screen.json({"event": news, "took_s": round(app.age_s, 3)})
+    waits = "; it is tried again when a .py file changes" if will_look else ""
     if news == "ready":
         screen.line(("the app is ready", "green"), f" after {app.age_s:.1f} s")
     elif news == "ended":
-        screen.line(("the app has ended", "bold red"), f" with {app.status}; ", WAITS)
+        screen.line(("the app has ended", "bold red"), f" with {app.status}", waits)
     else:
-        screen.line(("the app does not start", "bold red"), "; ", WAITS)
-
-
-WAITS = "it is tried again when a .py file changes"
+        screen.line(("the app does not start", "bold red"), waits)
 
 
 def refresh(control_url: str) -> None:

@@ -268,10 +268,10 @@ def write(folder: Path, written: Mapping[str, str], *, is_forced: bool) -> None:
         names = ", ".join(str(folder / name) for name in there)
         raise WrongUse(f"{names}: already there, so nothing was written; --force overwrites")
     try:
+        for name in written:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
         for name, text in written.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, text, is_private=_is_private(name))
+            _write(folder / name, text, is_private=_is_private(name))
     except OSError as error:
         raise WrongUse(f"{error.filename}: {error.strerror}") from None
 

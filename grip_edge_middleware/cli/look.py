@@ -111,7 +111,10 @@ def wanted_type(plan: Plan | None) -> str:
 
 def checked_url(found: str) -> str:
     """Return a URL that can be fetched. WrongUse says what is wrong with it."""
-    split = urlsplit(found)
+    try:
+        split = urlsplit(found)
+    except ValueError as error:
+        raise WrongUse(f"{found}: {error}") from None
     if split.scheme not in ("http", "https") or not split.hostname or not has_port(split):
         shown = found if "@" not in found else "what was given"
         raise WrongUse(f"{shown}: expected a URL, as in http://localhost:7999/counters/a")

@@ -133,6 +133,8 @@ def named(path: str, app_dir: str) -> object:
     module, separator, names = path.partition(":")
     if not separator or not module or not names:
         raise WrongUse(f'{path}: expected MODULE:NAME, as in "app:edge"')
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise WrongUse(f"{path}: {module} is no module's name; --app-dir says where it is")
     if not Path(app_dir).is_dir():
         raise WrongUse(f"--app-dir {app_dir}: there is no such folder")
     found: object = _imported(path, module, app_dir)

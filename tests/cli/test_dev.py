@@ -318,6 +318,15 @@ def test_a_taken_port_is_named_with_what_to_do(
     assert "choose another with --control-port" in err
 
 
+def test_no_port_is_for_two(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    ports = ["--client-port", port, "--cache-port", port]
+
+    assert main(["dev", "shop:app", *ports]) == WRONG_USE
+    assert "the ports must differ" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("port", ["-1", "70000", "http"])
 def test_a_port_is_a_number_that_can_be_one(port: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -20,6 +20,7 @@ number = 7
     ("named", "said"),
     [
         ("{module}", 'expected MODULE:NAME, as in "app:edge"'),
+        ("../shop:edge", "../shop is no module's name; --app-dir says where it is"),
         ("{module}:", 'expected MODULE:NAME, as in "app:edge"'),
         ("no_such_module:edge", "No module named 'no_such_module'; is --app-dir where it is?"),
         ("{module}:nothing", 'there is no "nothing" in {module}'),

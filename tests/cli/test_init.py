@@ -120,6 +120,13 @@ def test_fastlys_snippets_say_that_nobody_ran_them(tmp_path: Path) -> None:
     assert "Nobody has run" in (tmp_path / "edge/README.md").read_text()
 
 
+def test_where_a_folder_cannot_be_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "edge").write_text("mine")
+
+    assert init(tmp_path, "--edge", "pushpin-varnish") == WRONG_USE
+    assert [path.name for path in tmp_path.iterdir()] == ["edge"]
+
+
 def test_nothing_is_overwritten_unless_it_is_forced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

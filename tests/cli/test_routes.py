@@ -152,6 +152,7 @@ def test_why_a_route_does_not_match(pattern: str, path: str, why: str) -> None:
     [
         ("counters/a", '"counters/a": expected a path or a URL, as in /counters/a'),
         ("ftp://host/counters/a", "expected a URL"),
+        ("http://[::1/counters/a", "http://[::1/counters/a: Invalid IPv6 URL"),
     ],
 )
 def test_what_is_no_path_is_refused(path: str, said: str, routes: Callable[..., Ended]) -> None:

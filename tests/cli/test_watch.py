@@ -126,7 +126,7 @@ def test_a_folder_of_somebody_else_is_refused(
     folder.mkdir(mode=0o755)
 
     assert main(["watch", "--for", "1"]) == WRONG_USE
-    assert "is not this user's alone" in capsys.readouterr().err
+    assert "is no folder that only this user can enter" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
