@@ -50,6 +50,8 @@ CATCH_UP_SOON_S = 1
 _BASE_URL = re.compile(
     r"https?://([\w.-]+|\[[\da-f:]+\])(:\d{1,5})?(/[\w./~-]*)?(\?|#|$)", re.IGNORECASE
 )
+# In examples/edge/ and of the embedded edge, so everybody knows it.
+SHIPPED_VERIFY_KEY = "change-me-to-32-or-more-random-bytes"
 # Fastly Fanout signs with this key for all services; the issuer tells them apart.
 # https://github.com/fanout/js-grip: PUBLIC_KEY_FASTLY_FANOUT_JWK
 FASTLY_VERIFY_KEY = (

@@ -433,8 +433,9 @@ class Policy:
 
     def may_debug(self, secret: str) -> bool:
         """Whether who says this may be told what is decided."""
-        given = secret.encode(errors="surrogatepass")
-        return self.debug != "" and compare_digest(given, self.debug.encode())
+        if not self.debug:
+            return False
+        return compare_digest(secret.encode(errors="surrogatepass"), self.debug.encode())
 
     def plan_of(self, names: Iterable[str]) -> Plan | None:
         """Return the plan of a next link for these topics, None if one of them has none."""

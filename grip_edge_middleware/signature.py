@@ -145,6 +145,11 @@ def _time(claims: Mapping[str, Any], name: str, default: float | None = None) ->
     raise SignatureError(f"its {name} is missing" if found is None else f"its {name} is no time")
 
 
+def is_secret(key: str | bytes) -> bool:
+    """Whether a verify key signs too, rather than being a public one. ValueError if it is none."""
+    return _parse_key(key)[0] == "HS256"
+
+
 def _parse_key(key: str | bytes) -> tuple[str, Any]:
     """Return the algorithm that goes with the key, and the key as PyJWT takes it."""
     try:

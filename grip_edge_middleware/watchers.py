@@ -44,9 +44,11 @@ class Watchers:
 
     def read(self, entry: Entry) -> None:
         """Send an entry to whoever watches now."""
-        with contextlib.suppress(OSError):
-            for path in self._watching():
-                self._send(build_entry(entry), path)
+        if self.is_watched():
+            data = build_entry(entry)
+            for path in self._paths.copy():
+                with contextlib.suppress(OSError):  # one that is full is no concern of the others
+                    self._send(data, path)
 
     def is_watched(self) -> bool:
         """Whether anybody watches."""

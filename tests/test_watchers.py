@@ -86,6 +86,32 @@ def test_a_watcher_that_does_not_read_holds_up_nobody(folder: Path, watchers: Wa
         assert 0 < len(list(watch.entries(0))) < 10_000
 
 
+@pytest.mark.parametrize("full", [0, 1])
+def test_one_that_is_full_keeps_nothing_from_another(
+    full: int, folder: Path, watchers: Watchers
+) -> None:
+    with Watch(folder) as one, Watch(folder) as other:
+        reading = (other, one)[full]
+        for _ in range(1_000):
+            watchers.read(ENTRY)
+
+            assert list(reading.entries(0)) == [ENTRY]
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_one_that_has_gone_keeps_nothing_from_another(
+    gone: int, folder: Path, watchers: Watchers
+) -> None:
+    with Watch(folder) as one, Watch(folder) as other:
+        watchers.read(ENTRY)
+        leaving, staying = ((one, other), (other, one))[gone]
+        list(staying.entries(0))
+        leaving._socket.close()
+        watchers.read(ENTRY)
+
+        assert list(staying.entries(0)) == [ENTRY]
+
+
 def test_a_folder_that_others_can_enter_is_not_looked_into(
     folder: Path, watchers: Watchers
 ) -> None:

@@ -12,13 +12,10 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from grip_edge_middleware.cli.findings import Finding, ok, warning, wrong
-from grip_edge_middleware.grip import MAX_CHANNELS, Proxy
+from grip_edge_middleware.grip import MAX_CHANNELS, SHIPPED_VERIFY_KEY, Proxy
 from grip_edge_middleware.settings import KEY_BUDGETS, Fastly, Route, Settings, Varnish
+from grip_edge_middleware.signature import MIN_SECRET_BYTES, is_secret
 
-# In examples/edge and in the embedded edge, so everybody knows it.
-SHIPPED_VERIFY_KEY = "change-me-to-32-or-more-random-bytes"
-# RFC 7518, section 3.2: as long as the hash of HS256.
-MIN_VERIFY_KEY = 32
 # Idle connections are closed after 60 s by nginx, by AWS' balancers and by Varnish's pipes.
 COMMON_IDLE_S = 60
 # nginx' proxy_buffer_size, Pushpin's client_buffer_size and Varnish's http_resp_hdr_len: what is
@@ -213,11 +210,11 @@ def _trust_in(proxy: Proxy) -> Iterator[Finding]:
             "its verify key is that of examples/edge, which everybody knows",
             "set sig_key and GRIP_VERIFY_KEY to 32 random bytes",
         )
-    elif _is_secret(key) and len(key) < MIN_VERIFY_KEY:
+    elif is_secret(key) and len(key) < MIN_SECRET_BYTES:
         yield warning(
             about,
             f"its verify key has {len(key)} bytes, and may be guessed",
-            f"set sig_key and GRIP_VERIFY_KEY to {MIN_VERIFY_KEY} random bytes",
+            f"set sig_key and GRIP_VERIFY_KEY to {MIN_SECRET_BYTES} random bytes",
         )
     if proxy.control_uri.startswith("http://") and not _is_near(proxy):
         yield warning(
@@ -226,11 +223,6 @@ def _trust_in(proxy: Proxy) -> Iterator[Finding]:
             "for a key",
             "let it listen on a private address, or use https",
         )
-
-
-def _is_secret(key: str | bytes) -> bool:
-    text = key.decode("latin-1") if isinstance(key, bytes) else key
-    return not text.lstrip().startswith(("{", "-----BEGIN"))
 
 
 def _is_near(proxy: Proxy) -> bool:

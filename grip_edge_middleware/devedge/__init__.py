@@ -26,6 +26,7 @@ from grip_edge_middleware.devedge.proxy import GripProxy
 from grip_edge_middleware.devedge.server import Listener, Running
 from grip_edge_middleware.devedge.timeline import PATH, Timeline, saves_told, timeline_routes
 from grip_edge_middleware.devedge.told import Told
+from grip_edge_middleware.grip import SHIPPED_VERIFY_KEY
 from grip_edge_middleware.types import ASGIApp, Receive, Scope, Send, WSGIApplication
 
 __all__ = ["TIMELINE_PATH", "DevEdge"]
@@ -33,7 +34,7 @@ __all__ = ["TIMELINE_PATH", "DevEdge"]
 logger = logging.getLogger(__name__)
 
 # As in examples/edge/pushpin.conf, so that an app is set up for both alike.
-VERIFY_KEY = "change-me-to-32-or-more-random-bytes"
+VERIFY_KEY = SHIPPED_VERIFY_KEY
 CLIENT_PORT = 7999
 CONTROL_PORT = 5561
 CACHE_PORT = 6081

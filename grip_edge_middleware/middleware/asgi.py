@@ -68,7 +68,7 @@ class ASGIMiddleware:
         notes = plan.notes()
         token = current_notes.set(notes)
         try:
-            request = await self._off_loop(self._facts, scope, plan)
+            request = await off_loop(self.gate, self._facts, scope, plan)
             return await self.app(scope, receive, self._with_headers(plan, notes, request, send))
         finally:
             current_notes.reset(token)
@@ -79,7 +79,7 @@ class ASGIMiddleware:
                 notes.is_closed = True
                 headers = _decode(message.get("headers", ()))
                 status = message["status"]
-                applied = await self._off_loop(plan.apply, request, status, headers, notes)
+                applied = await off_loop(self.gate, plan.apply, request, status, headers, notes)
                 message = {**message, "headers": _encode(applied)}
             elif message["type"] == "http.response.body" and not message.get("more_body"):
                 notes.is_over = True
@@ -100,16 +100,11 @@ class ASGIMiddleware:
             versions_now=gate.versions,
             longest_ttl=self._longest_ttl(),
             mount=quote(scope.get("root_path", ""), errors="surrogatepass"),
+            # Looking for a header costs a walk through all, so only who has a secret does.
             is_debugged=self.policy.debug != ""
             and self.policy.may_debug(_value(scope, b"grip-edge-debug")),
             refusal=partial(self.policy.refusal, _value(scope, b"grip-sig"), time.time()),
         )
-
-    async def _off_loop(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call what asks the gate, in a thread if that may have to wait for its answer."""
-        if self.gate.is_local:
-            return ask(*args, **kwargs)
-        return await asyncio.to_thread(ask, *args, **kwargs)
 
     async def _catch_up(self, link: NextLink, scope: Scope, send: Send) -> None:
         status, headers, body = await self._answer(link, scope)
@@ -119,26 +114,8 @@ class ASGIMiddleware:
 
     async def _answer(self, link: NextLink, scope: Scope) -> tuple[int, Headers, bytes]:
         self.renderer.attach(scope)
-        request = link.as_page(await self._off_loop(self._facts, scope, link.plan))
-        if (reason := request.refusal()) is not None:
-            return link.refuse(reason)
-        notes = link.plan.notes()
-        token = current_notes.set(notes)
-        try:
-            snapshots = [await self._snapshot(wanted) for wanted in link.routes]
-        finally:
-            current_notes.reset(token)
-        return await self._off_loop(link.answer, request, snapshots, notes)
-
-    async def _snapshot(self, wanted: Wanted) -> Response:
-        path, accept, is_private = wanted
-        try:
-            return await self.renderer.respond(path, accept, is_private=is_private)
-        except Exception:  # the app's own, or of its rendering: the proxy asks again
-            logger.exception(
-                "GET %s cannot be rendered for a next link", path, extra=log_fields(target=RENDER)
-            )
-            return Response(503)
+        request = link.as_page(await off_loop(self.gate, self._facts, scope, link.plan))
+        return await catch_up(link, request, self.renderer, self.gate)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Flush before the app shuts down and after: uvicorn skips `atexit` on SIGTERM."""
@@ -159,6 +136,39 @@ class ASGIMiddleware:
             await send(message)
 
         await self.app(scope, flush_and_receive, flush_and_send)
+
+
+async def off_loop(gate: Gate, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call what asks the gate, in a thread if that may have to wait for its answer."""
+    if gate.is_local:
+        return ask(*args, **kwargs)
+    return await asyncio.to_thread(ask, *args, **kwargs)
+
+
+async def catch_up(
+    link: NextLink, request: RequestFacts, renderer: ASGIRenderer, gate: Gate
+) -> tuple[int, Headers, bytes]:
+    """Return the answer to a next link: its status, headers and body."""
+    if (reason := request.refusal()) is not None:
+        return link.refuse(reason)
+    notes = link.plan.notes()
+    token = current_notes.set(notes)
+    try:
+        snapshots = [await _snapshot(wanted, renderer) for wanted in link.routes]
+    finally:
+        current_notes.reset(token)
+    return await off_loop(gate, link.answer, request, snapshots, notes)
+
+
+async def _snapshot(wanted: Wanted, renderer: ASGIRenderer) -> Response:
+    path, accept, is_private = wanted
+    try:
+        return await renderer.respond(path, accept, is_private=is_private)
+    except Exception:  # the app's own, or of its rendering: the proxy asks again
+        logger.exception(
+            "GET %s cannot be rendered for a next link", path, extra=log_fields(target=RENDER)
+        )
+        return Response(503)
 
 
 def _value(scope: Scope, wanted: bytes) -> str:

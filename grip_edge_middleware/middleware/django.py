@@ -7,12 +7,9 @@ What is pushed is rendered by the rest of the chain, called as Django's own hand
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast
 from urllib.parse import quote
 
@@ -22,9 +19,8 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from grip_edge_middleware.errors import DeliveryError
-from grip_edge_middleware.http import Response
-from grip_edge_middleware.next_link import NextLink, Wanted
+from grip_edge_middleware.middleware import asgi, wsgi
+from grip_edge_middleware.next_link import NextLink
 from grip_edge_middleware.notes import Notes, current_notes, leave_behind
 from grip_edge_middleware.policy import Plan, Policy, RequestFacts
 from grip_edge_middleware.render import ASGIRenderer, WSGIRenderer
@@ -79,20 +75,13 @@ class Deciding:
 
     def facts(self, request: HttpRequest, plan: Plan) -> RequestFacts:
         """Read what decides, before the view reads anything."""
-        gate, meta = self.gate.for_request(plan.names), request.META
-        return RequestFacts(
-            request.method or "",
-            meta.get("HTTP_ACCEPT", ""),
-            meta.get("HTTP_IF_NONE_MATCH", ""),
-            is_authorized="HTTP_AUTHORIZATION" in meta,
-            has_changed=partial(gate.has_changed, since=gate.sequence()),
-            versions=gate.versions(plan.names),
-            versions_now=gate.versions,
+        return wsgi.read_facts(
+            request.META,  # which under ASGI is made of the same names
+            plan,
+            self.policy,
+            self.gate,
             longest_ttl=self.longest_ttl(),
             mount=quote(_mount(request), errors="surrogatepass"),
-            is_debugged=self.policy.debug != ""
-            and self.policy.may_debug(meta.get("HTTP_GRIP_EDGE_DEBUG", "")),
-            refusal=partial(self.policy.refusal, meta.get("HTTP_GRIP_SIG", ""), time.time()),
         )
 
 
@@ -139,23 +128,7 @@ class DjangoMiddleware:
     def _catch_up(self, link: NextLink, request: HttpRequest) -> HttpResponse:
         self._attach(request)
         facts = link.as_page(self._deciding.facts(request, link.plan))
-        if (reason := facts.refusal()) is not None:
-            return _response(*link.refuse(reason))
-        notes = link.plan.notes()
-        token = current_notes.set(notes)
-        try:
-            snapshots = [self._snapshot(wanted) for wanted in link.routes]
-        finally:
-            current_notes.reset(token)
-        return _response(*link.answer(facts, snapshots, notes))
-
-    def _snapshot(self, wanted: Wanted) -> Response:
-        path, accept, is_private = wanted
-        try:
-            return self._renderer.render(path, accept, is_private=is_private)
-        except DeliveryError:  # the proxy asks again
-            logger.exception("GET %s cannot be rendered for a next link", path)
-            return Response(503)
+        return _response(*wsgi.catch_up(link, facts, self._renderer))
 
 
 class AsyncDjangoMiddleware:
@@ -181,7 +154,7 @@ class AsyncDjangoMiddleware:
             return await self._get_response(request)
         self._attach(request)
         notes = plan.notes()
-        facts = await self._off_loop(self._deciding.facts, request, plan)
+        facts = await asgi.off_loop(self._deciding.gate, self._deciding.facts, request, plan)
         token = current_notes.set(notes)
         try:
             response = await self._get_response(request)
@@ -191,39 +164,21 @@ class AsyncDjangoMiddleware:
                 current_notes.reset(token)
         lines = _lines(response)
         _replace(
-            response, await self._off_loop(plan.apply, facts, response.status_code, lines, notes)
+            response,
+            await asgi.off_loop(
+                self._deciding.gate, plan.apply, facts, response.status_code, lines, notes
+            ),
         )
         return response
 
     def _attach(self, request: HttpRequest) -> None:
         self._renderer.attach({"type": "http", "root_path": _mount(request)})
 
-    async def _off_loop(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call what asks the gate, in a thread if that may have to wait for its answer."""
-        if self._deciding.gate.is_local:
-            return ask(*args, **kwargs)
-        return await asyncio.to_thread(ask, *args, **kwargs)
-
     async def _catch_up(self, link: NextLink, request: HttpRequest) -> HttpResponse:
         self._attach(request)
-        facts = link.as_page(await self._off_loop(self._deciding.facts, request, link.plan))
-        if (reason := facts.refusal()) is not None:
-            return _response(*link.refuse(reason))
-        notes = link.plan.notes()
-        token = current_notes.set(notes)
-        try:
-            snapshots = [await self._snapshot(wanted) for wanted in link.routes]
-        finally:
-            current_notes.reset(token)
-        return _response(*await self._off_loop(link.answer, facts, snapshots, notes))
-
-    async def _snapshot(self, wanted: Wanted) -> Response:
-        path, accept, is_private = wanted
-        try:
-            return await self._renderer.respond(path, accept, is_private=is_private)
-        except Exception:  # the proxy asks again
-            logger.exception("GET %s cannot be rendered for a next link", path)
-            return Response(503)
+        gate = self._deciding.gate
+        facts = link.as_page(await asgi.off_loop(gate, self._deciding.facts, request, link.plan))
+        return _response(*await asgi.catch_up(link, facts, self._renderer, gate))
 
 
 def wrap(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -82,21 +82,13 @@ class WSGIMiddleware:
         return body
 
     def _facts(self, environ: WSGIEnvironment, plan: Plan) -> RequestFacts:
-        """Read what decides, before the app reads anything."""
-        gate = self.gate.for_request(plan.names)
-        return RequestFacts(
-            environ["REQUEST_METHOD"],
-            environ.get("HTTP_ACCEPT", ""),
-            environ.get("HTTP_IF_NONE_MATCH", ""),
-            is_authorized="HTTP_AUTHORIZATION" in environ,
-            has_changed=partial(gate.has_changed, since=gate.sequence()),
-            versions=gate.versions(plan.names),
-            versions_now=gate.versions,
+        return read_facts(
+            environ,
+            plan,
+            self.policy,
+            self.gate,
             longest_ttl=self._longest_ttl(),
             mount=quote(environ.get("SCRIPT_NAME", "").encode("latin-1")),
-            is_debugged=self.policy.debug != ""
-            and self.policy.may_debug(environ.get("HTTP_GRIP_EDGE_DEBUG", "")),
-            refusal=partial(self.policy.refusal, environ.get("HTTP_GRIP_SIG", ""), time.time()),
         )
 
     def _catch_up(
@@ -108,26 +100,59 @@ class WSGIMiddleware:
 
     def _answer(self, link: NextLink, environ: WSGIEnvironment) -> tuple[int, Headers, bytes]:
         self.renderer.attach(environ)
-        request = link.as_page(self._facts(environ, link.plan))
-        if (reason := request.refusal()) is not None:
-            return link.refuse(reason)
-        notes = link.plan.notes()
-        token = current_notes.set(notes)
-        try:
-            snapshots = [self._snapshot(wanted) for wanted in link.routes]
-        finally:
-            current_notes.reset(token)
-        return link.answer(request, snapshots, notes)
+        return catch_up(link, link.as_page(self._facts(environ, link.plan)), self.renderer)
 
-    def _snapshot(self, wanted: Wanted) -> Response:
-        path, accept, is_private = wanted
-        try:
-            return self.renderer.render(path, accept, is_private=is_private)
-        except DeliveryError:  # the app's own, or of its rendering: the proxy asks again
-            logger.exception(
-                "GET %s cannot be rendered for a next link", path, extra=log_fields(target=RENDER)
-            )
-            return Response(503)
+
+def read_facts(
+    environ: Mapping[str, Any],
+    plan: Plan,
+    policy: Policy,
+    gate: Gate,
+    *,
+    longest_ttl: int | None,
+    mount: str,
+) -> RequestFacts:
+    """Read what decides, before the app reads anything."""
+    gate = gate.for_request(plan.names)
+    return RequestFacts(
+        environ["REQUEST_METHOD"],
+        environ.get("HTTP_ACCEPT", ""),
+        environ.get("HTTP_IF_NONE_MATCH", ""),
+        is_authorized="HTTP_AUTHORIZATION" in environ,
+        has_changed=partial(gate.has_changed, since=gate.sequence()),
+        versions=gate.versions(plan.names),
+        versions_now=gate.versions,
+        longest_ttl=longest_ttl,
+        mount=mount,
+        is_debugged=policy.may_debug(environ.get("HTTP_GRIP_EDGE_DEBUG", "")),
+        refusal=partial(policy.refusal, environ.get("HTTP_GRIP_SIG", ""), time.time()),
+    )
+
+
+def catch_up(
+    link: NextLink, request: RequestFacts, renderer: WSGIRenderer
+) -> tuple[int, Headers, bytes]:
+    """Return the answer to a next link: its status, headers and body."""
+    if (reason := request.refusal()) is not None:
+        return link.refuse(reason)
+    notes = link.plan.notes()
+    token = current_notes.set(notes)
+    try:
+        snapshots = [_snapshot(wanted, renderer) for wanted in link.routes]
+    finally:
+        current_notes.reset(token)
+    return link.answer(request, snapshots, notes)
+
+
+def _snapshot(wanted: Wanted, renderer: WSGIRenderer) -> Response:
+    path, accept, is_private = wanted
+    try:
+        return renderer.render(path, accept, is_private=is_private)
+    except DeliveryError:  # the app's own, or of its rendering: the proxy asks again
+        logger.exception(
+            "GET %s cannot be rendered for a next link", path, extra=log_fields(target=RENDER)
+        )
+        return Response(503)
 
 
 def _path(environ: WSGIEnvironment) -> str:

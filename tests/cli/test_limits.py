@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from grip_edge_middleware.cli.findings import Level
-from grip_edge_middleware.cli.limits import SHIPPED_VERIFY_KEY, limits, workers_of
+from grip_edge_middleware.cli.limits import limits, workers_of
+from grip_edge_middleware.grip import SHIPPED_VERIFY_KEY
 from grip_edge_middleware.settings import Settings
 
 VERIFY = f"verify-key={'k' * 32}"
