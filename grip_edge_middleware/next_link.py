@@ -10,7 +10,7 @@ Pure: no sockets, no clock, no framework. https://pushpin.org/docs/protocols/gri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hmac import compare_digest
 from typing import NamedTuple
 
@@ -74,7 +74,7 @@ class NextLink:
     def as_page(self, request: RequestFacts) -> RequestFacts:
         """Return the proxy's request as the page's own would be: it asks for nothing special."""
         accepts = [wanted.accept for wanted in self.routes if wanted.accept]
-        return replace(request, method="GET", accept=", ".join(accepts))
+        return request._replace(method="GET", accept=", ".join(accepts))
 
     @staticmethod
     def refuse(reason: str) -> tuple[int, Headers, bytes]:

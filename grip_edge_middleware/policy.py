@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache, partial
 from hmac import compare_digest
-from typing import Protocol
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from grip_edge_middleware.cache_control import (
     FRESHNESS,
@@ -28,6 +31,7 @@ from grip_edge_middleware.cache_control import (
 )
 from grip_edge_middleware.debug_header import build_debug
 from grip_edge_middleware.errors import SignatureError
+from grip_edge_middleware.gate import Gate
 from grip_edge_middleware.grip import (
     CATCH_UP_SOON_S,
     MAX_CHANNELS,
@@ -49,11 +53,18 @@ from grip_edge_middleware.settings import Route, Settings, TopicSettings
 from grip_edge_middleware.signature import Verifier
 from grip_edge_middleware.surrogate import build_keys, parse_keys
 from grip_edge_middleware.topics import SITE_KEY, Topic
-from grip_edge_middleware.types import Headers, Hold
+from grip_edge_middleware.types import Headers, Hold, RawHeaders
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 MAX_CACHED_PATH = 512
+MAX_PLANS = 1024
+# Responses of a path that are remembered, for those that ask in different ways; and characters of
+# what they ask, which comes from strangers.
+MAX_REMEMBERED = 4
+MAX_ASKED = 512
 
 # Why a response is kept out of caches although it would be kept otherwise.
 _COUNTED: Mapping[str, Event] = {
@@ -63,35 +74,34 @@ _COUNTED: Mapping[str, Event] = {
 }
 
 
-class HasChanged(Protocol):
-    """The gate, for one request."""
-
-    def __call__(self, keys: Iterable[str], *, lag: bool = True) -> bool:
-        """Whether a key changed; with `lag`, also whether a read may not see its last change."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestFacts(NamedTuple):
     """What of a request decides about its response."""
 
     method: str
+    gate: Gate
+    since: int = 0
+    """The number of the last change when the request began."""
+    versions: Mapping[str, str] = MappingProxyType({})
+    """The version of each topic when the request began, so that it is never too new."""
     accept: str = ""
     if_none_match: str = ""
     is_authorized: bool = False
-    has_changed: HasChanged = lambda keys, lag=True: False
-    """Whether one of these surrogate keys changed since the request began."""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """The version of each topic when the request began, so that it is never too new."""
-    versions_now: Callable[[Iterable[str]], Mapping[str, str]] = lambda names: {}
-    """Returns the version of each topic as it is when this is asked."""
-    longest_ttl: int | None = None
-    """Seconds that a CDN may keep it at most, while its purges fail; None if they do not."""
     mount: str = ""
     """Where the app is mounted, percent-encoded: it may come from the URL."""
-    refusal: Callable[[], str | None] = lambda: "no proxy is known"
-    """Why the request is not taken for one of a GRIP proxy's, None if it is."""
+    longest_ttl: int | None = None
+    """Seconds that a CDN may keep it at most, while its purges fail; None if they do not."""
+    grip_sig: str = ""
+    at: float = 0.0
+    """When it came, as Unix time."""
     is_debugged: bool = False
     """Whether it is from somebody who may know what is decided, and why."""
+
+    def has_changed(self, keys: Iterable[str], *, lag: bool = True) -> bool:
+        """Whether one of these surrogate keys changed since the request began.
+
+        With `lag`, also whether a read may not see its last change.
+        """
+        return self.gate.has_changed(keys, self.since, lag=lag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,28 +118,54 @@ class Shown:
     """Whether the rows that are read for it are keys as well."""
 
 
-@dataclass(frozen=True, slots=True)
+class Remembered(NamedTuple):
+    """What was decided of a path's responses since a change, which was the last."""
+
+    since: int
+    versions: Mapping[str, str]
+    """Of the path's topics."""
+    left: dict[Hashable, list[Any]]
+    """The headers with which a response left, by all that decided about them."""
+
+
+NOTHING = Remembered(-1, {}, {})
+
+
 class Plan:
-    """What the settings say about one path. Kept from request to request, so nothing of one is."""
+    """What the settings say about one path. Kept from request to request.
 
-    shown: tuple[Shown, ...]
-    policy: Policy = field(repr=False)
+    Of a request it keeps nothing but which headers left, so as not to decide the same again while
+    nothing changes.
+    """
 
-    @property
-    def is_private(self) -> bool:
+    def __init__(self, shown: tuple[Shown, ...], policy: Policy) -> None:
+        self.shown = shown
+        self.policy = policy
+        self.names = tuple(dict.fromkeys(shown.topic.name for shown in shown))
+        """The names of the topics."""
+        self.is_private = any(shown.is_private for shown in shown)
         """Whether not everybody may see it: it is never cached, and held by a GRIP proxy only."""
-        return any(shown.is_private for shown in self.shown)
+        self.route = shown[0].route.pattern.text
+        self._scopes = policy.scopes if any(shown.auto_tags for shown in shown) else None
+        self._remembered = NOTHING
 
     def notes(self) -> Notes:
         """Return what will be noted about a response to a request of this path."""
-        collects = any(shown.auto_tags for shown in self.shown)
-        scopes = self.policy.scopes if collects else None
-        return Notes(route=self.shown[0].route.pattern.text, scopes=scopes)
+        return Notes(self.route, self._scopes)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the topics."""
-        return tuple(dict.fromkeys(shown.topic.name for shown in self.shown))
+    def remembered(self) -> int:
+        """How many responses it would not decide about again."""
+        return len(self._remembered.left)
+
+    def versions(self, gate: Gate, since: int) -> Mapping[str, str]:
+        """Return the version of each topic when a request begins, whose gate said that number."""
+        remembered = self._remembered
+        return remembered.versions if remembered.since == since else gate.versions(self.names)
+
+    def refusal(self, request: RequestFacts) -> str | None:
+        """Return why a request is not taken for one of a GRIP proxy's, None if it is."""
+        return self.policy.refusal(request.grip_sig, request.at)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -138,10 +174,65 @@ class Plan:
 
     def apply(self, request: RequestFacts, status: int, headers: Headers, notes: Notes) -> Headers:
         """Return the headers with which the app's response leaves."""
-        applied = self._applied(request, status, headers, notes)
-        return self._explained(request, applied, notes) if request.is_debugged else applied
+        return self._leave(request, status, headers, notes, self._applied, is_raw=False)
+
+    def apply_raw(
+        self, request: RequestFacts, status: int, headers: RawHeaders, notes: Notes
+    ) -> RawHeaders:
+        """Return them as ASGI has headers, names in lower case."""
+        return self._leave(request, status, headers, notes, self._applied_raw, is_raw=True)
+
+    def _leave(
+        self,
+        request: RequestFacts,
+        status: int,
+        headers: list[T],
+        notes: Notes,
+        decide: Callable[[RequestFacts, int, list[T], Notes], list[T]],
+        *,
+        is_raw: bool,
+    ) -> list[T]:
+        is_remembered = request.method in ("GET", "HEAD") and not request.is_debugged
+        if not is_remembered or self.is_private or _is_long(request):
+            return decide(request, status, headers, notes)
+        said = (notes.declines_hold, notes.is_unclear, *notes.keys, None, *notes.rows)
+        decisive = (_asked(request), said, status, is_raw, *headers)
+        remembered = self._remembered if self._remembered.since == request.since else NOTHING
+        try:
+            left = remembered.left.get(decisive)
+        except TypeError:  # a line that is a list
+            return decide(request, status, headers, notes)
+        # In this order: what changes after this was asked is purged.
+        if left is not None and request.gate.is_unchanged(request.since):
+            return left.copy()
+        left = decide(request, status, headers, notes)
+        if not notes.kept_out_by and not notes.is_merged:  # which are counted
+            self._remember(request, decisive, left)
+        return left
+
+    def _remember(self, request: RequestFacts, decisive: Hashable, left: list[Any]) -> None:
+        if not request.gate.is_unchanged(request.since):
+            return
+        remembered = self._remembered
+        if remembered.since != request.since or len(remembered.left) >= MAX_REMEMBERED:
+            self._remembered = remembered = Remembered(request.since, request.versions, {})
+        # A server may add to those that it is given.
+        remembered.left[decisive] = left.copy()
+
+    def _applied_raw(
+        self, request: RequestFacts, status: int, headers: RawHeaders, notes: Notes
+    ) -> RawHeaders:
+        decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        applied = self._applied(request, status, decoded, notes)
+        return [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in applied]
 
     def _applied(
+        self, request: RequestFacts, status: int, headers: Headers, notes: Notes
+    ) -> Headers:
+        applied = self._decided(request, status, headers, notes)
+        return self._explained(request, applied, notes) if request.is_debugged else applied
+
+    def _decided(
         self, request: RequestFacts, status: int, headers: Headers, notes: Notes
     ) -> Headers:
         if request.method not in ("GET", "HEAD"):
@@ -221,7 +312,7 @@ class Plan:
         budget = self.policy.key_budget
         value = build_keys(keys, partial(self._any_key, notes), budget_bytes=budget)
         if value is None:
-            _warn_of_budget(self.shown[0].route.pattern.text, budget)
+            _warn_of_budget(self.route, budget)
             return self._keep_out("budget", headers, notes)
         self.policy.note_keys(value, notes)
         if request.has_changed(value.split(" ")):
@@ -254,9 +345,9 @@ class Plan:
         held = [shown for shown in self.shown if _is_held(shown.route, request.accept)]
         if not held:
             notes.unheld_by = "accept" if any(s.route.hold for s in self.shown) else "settings"
-        elif self.is_private and (reason := request.refusal()) is not None:
+        elif self.is_private and (reason := self.refusal(request)) is not None:
             notes.unheld_by = "stranger"
-            _warn_of_stranger(self.shown[0].route.pattern.text, reason)
+            _warn_of_stranger(self.route, reason)
             return []
         return [shown for shown in held if shown.route.hold == _hold_of(held)]
 
@@ -313,7 +404,7 @@ class Plan:
         names = list(dict.fromkeys([*self.names, *tagged, *self._tables(notes)]))
         # In this order: if nothing has changed by now, these were the versions all along. All that
         # will be asked is asked at once, as a shared store is far.
-        versions = request.versions_now([*names, *self._keys(headers, notes)])
+        versions = request.gate.versions([*names, *self._keys(headers, notes)])
         if not versions or request.has_changed(names, lag=False):
             return headers
         return [*headers, ("ETag", etag(versions[name] for name in names))]
@@ -331,7 +422,7 @@ class Plan:
     def _explained(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
         """Say what was decided and why, in an answer that no cache keeps."""
         said = {
-            "route": self.shown[0].route.pattern.text,
+            "route": self.route,
             "topics": self.names,
             "versions": [request.versions.get(name, "") for name in self.names],
             "hold": first_value(headers, "grip-hold") or None,
@@ -352,6 +443,31 @@ class Plan:
         }
         # Whatever the app says: not in a browser either.
         return [*keep_out(without(headers, FRESHNESS)), *build_debug(said, why)]
+
+
+class Unplanned(Enum):
+    """What no route is for, and yet ours."""
+
+    NEXT_LINK = "a next link"
+
+
+class Plans(dict[str, "Plan | Unplanned | None"]):
+    """The plan of each path, None where the request is none of ours.
+
+    A dict, so that paths that were asked for before cost no call: `find` is called for others.
+    """
+
+    def __init__(self, find: Callable[[str], Plan | Unplanned | None]) -> None:
+        self._find = find
+
+    def __missing__(self, path: str) -> Plan | Unplanned | None:
+        plan = self._find(path)
+        # Paths come from strangers: not only their number is bounded.
+        if len(path) <= MAX_CACHED_PATH:
+            if len(self) >= MAX_PLANS:
+                self.clear()
+            self[path] = plan
+        return plan
 
 
 class Policy:
@@ -377,17 +493,17 @@ class Policy:
             (route.pattern, (topic, route)) for topic in settings.topics for route in topic.routes
         )
         # The same few paths are asked for again and again.
-        self._match_cached = lru_cache(maxsize=1024)(self._match)
+        self.plans = Plans(self._match)
         self.type_key = lru_cache(maxsize=4096)(self._type_key)
 
     def match(self, path: str) -> Plan | None:
         """Return the plan of a decoded path, or None if no route is configured for it."""
-        # Paths come from strangers: not only their number is bounded.
-        return self._match_cached(path) if len(path) <= MAX_CACHED_PATH else self._match(path)
+        plan = self.plans[path]
+        return plan if isinstance(plan, Plan) else None
 
-    def _match(self, path: str) -> Plan | None:
+    def _match(self, path: str) -> Plan | Unplanned | None:
         if path.startswith(NEXT_LINK):
-            return None  # a route for everything is not for these
+            return Unplanned.NEXT_LINK  # a route for everything is not for these
         shown = [
             _shown(settings, settings.template.fill(params), route)
             for (settings, route), params in self._matcher.match(path)
@@ -487,6 +603,13 @@ def find_topic(topics: Iterable[TopicSettings], name: str) -> tuple[TopicSetting
             if topic is not None:
                 return settings, topic
     return None
+
+
+_asked = attrgetter("method", "accept", "if_none_match", "is_authorized", "mount", "longest_ttl")
+
+
+def _is_long(request: RequestFacts) -> bool:
+    return len(request.accept) + len(request.if_none_match) + len(request.mount) > MAX_ASKED
 
 
 def _is_polled(held: list[Shown]) -> bool:

@@ -7,7 +7,6 @@ ever a GET without cookies or credentials, as a stranger would send it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import sys
 import time
@@ -139,7 +138,8 @@ class ASGIRenderer:
         self._timeout_s = timeout_s
         self._origin = urlsplit(origin or "http://localhost")
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._app_scope: dict[str, Any] = {}
+        # Starlette finds itself in "app".
+        self._attached_by: tuple[Any, str] = (None, "")
         self._state: Scope = {}
 
     def attach(self, scope: Scope) -> None:
@@ -147,10 +147,11 @@ class ASGIRenderer:
 
         Of a request's own state nothing is kept: it may hold who is logged in.
         """
-        with contextlib.suppress(RuntimeError):  # trio runs no loop of asyncio's
+        try:  # noqa: SIM105 - each request does this, and `suppress` costs it more
             self._loop = asyncio.get_running_loop()
-        # Starlette finds itself in "app".
-        self._app_scope = {name: scope[name] for name in ("app", "root_path") if name in scope}
+        except RuntimeError:  # trio runs no loop of asyncio's
+            pass
+        self._attached_by = scope.get("app"), scope.get("root_path", "")
         if scope["type"] == "lifespan":
             # Filled while the app starts up, so the dict itself is kept.
             self._state = scope.get("state", {})
@@ -211,7 +212,7 @@ class ASGIRenderer:
         return nullcontext() if self._loop is None else asyncio.timeout(self._timeout_s)
 
     def _request_scope(self, path: str, accept: str | None) -> Scope:
-        root_path = self._app_scope.get("root_path", "")
+        app, root_path = self._attached_by
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -229,7 +230,8 @@ class ASGIRenderer:
             "client": (STRANGER, 0),
             "server": (self._origin.hostname or "localhost", self._origin.port),
             "state": dict(self._state),
-            **self._app_scope,
+            "root_path": root_path,
+            **({} if app is None else {"app": app}),
         }
 
 

@@ -19,12 +19,12 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from grip_edge_middleware.gate import Gate
 from grip_edge_middleware.middleware import asgi, wsgi
 from grip_edge_middleware.next_link import NextLink
 from grip_edge_middleware.notes import Notes, current_notes, leave_behind
 from grip_edge_middleware.policy import Plan, Policy, RequestFacts
 from grip_edge_middleware.render import ASGIRenderer, WSGIRenderer
-from grip_edge_middleware.stores import Gate
 from grip_edge_middleware.types import ASGIApp, Headers, WSGIApplication
 
 logger = logging.getLogger(__name__)
@@ -80,8 +80,8 @@ class Deciding:
             plan,
             self.policy,
             self.gate,
-            longest_ttl=self.longest_ttl(),
-            mount=quote(_mount(request), errors="surrogatepass"),
+            self.longest_ttl(),
+            quote(_mount(request), errors="surrogatepass"),
         )
 
 
