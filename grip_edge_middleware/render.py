@@ -36,6 +36,9 @@ MAX_BODY_BYTES = 800_000
 
 TARGET = "render"
 USER_AGENT = "grip-edge-middleware"
+# What is pushed continues bodies of all codings. To say nothing would be to take any:
+# https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3
+CODING = "identity"
 # An address of nobody (RFC 5737): an app may trust those of its own machine.
 STRANGER = "192.0.2.1"
 
@@ -103,7 +106,7 @@ class WSGIRenderer:
         status, headers = started[0]
         if not status[:3].isdigit() or len(status) < 3:
             raise DeliveryError(TARGET, f"GET {path}: {status!r} is no status")
-        return _response(int(status[:3]), headers, bytes(body))
+        return _response(path, int(status[:3]), headers, bytes(body))
 
     def _environ(self, path: str, accept: str | None) -> dict[str, Any]:
         return {
@@ -116,6 +119,7 @@ class WSGIRenderer:
             "SERVER_PROTOCOL": "HTTP/1.1",
             "HTTP_HOST": self._origin.netloc,
             "HTTP_ACCEPT": accept or "*/*",
+            "HTTP_ACCEPT_ENCODING": CODING,
             "HTTP_USER_AGENT": USER_AGENT,
             "REMOTE_ADDR": STRANGER,
             "wsgi.version": (1, 0),
@@ -204,7 +208,7 @@ class ASGIRenderer:
             raise DeliveryError(TARGET, f"GET {path}: the app started no response")
         raw = start.get("headers", ())
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
-        return _response(start["status"], headers, bytes(body))
+        return _response(path, start["status"], headers, bytes(body))
 
     def _time_limit(self) -> AbstractAsyncContextManager[object]:
         # Trio has its own limits.
@@ -224,6 +228,7 @@ class ASGIRenderer:
             "headers": [
                 (b"host", self._origin.netloc.encode()),
                 (b"accept", (accept or "*/*").encode()),
+                (b"accept-encoding", CODING.encode()),
                 (b"user-agent", USER_AGENT.encode()),
             ],
             "client": (STRANGER, 0),
@@ -246,9 +251,9 @@ class OriginRenderer:
             reason = "a private topic is rendered by its app only; wrap it here, or set a payload"
             raise DeliveryError(TARGET, reason, is_final=True)
         url = self._origin + quote(path, errors="surrogatepass")
-        headers = {"Accept": accept or "*/*", "User-Agent": USER_AGENT}
+        headers = {"Accept": accept or "*/*", "Accept-Encoding": CODING, "User-Agent": USER_AGENT}
         answer = self._transport.send(Request("GET", url, headers), max_bytes=MAX_BODY_BYTES)
-        return _response(answer.status, list(answer.headers.items()), answer.body)
+        return _response(path, answer.status, list(answer.headers.items()), answer.body)
 
 
 @contextmanager
@@ -281,11 +286,14 @@ def _check_size(size: int) -> None:
         raise DeliveryError(TARGET, reason, is_final=True)
 
 
-def _response(status: int, headers: Headers, body: bytes) -> Response:
+def _response(path: str, status: int, headers: Headers, body: bytes) -> Response:
     joined: dict[str, str] = {}
     for name, value in headers:
         known = joined.get(name.lower())
         joined[name.lower()] = value if known is None else f"{known}, {value}"
+    if (coding := joined.get("content-encoding", CODING).lower()) != CODING:
+        reason = f"GET {path}: answered in {coding}, which was not accepted; compress on request"
+        raise DeliveryError(TARGET, f"{reason} only, or set a payload", is_final=True)
     return Response(status, joined, body)
 
 
