@@ -15,6 +15,7 @@ from tests.compatibility.apps.common import HAS_WEBSOCKETS, VERIFY_KEY
 from tests.compatibility.conftest import is_about_a_pair, pair_of
 from tests.compatibility.matrix import PAIRS, Found, Pair, table
 from tests.compatibility.servers import Fleet, Served
+from tests.recording import Recorded, bodies
 from tools.compatibility_page import PAGE, table_of
 
 Test = Callable[..., None]
@@ -153,8 +154,12 @@ def test_what_waits_is_sent_when_the_server_is_stopped(served: Served) -> None:
     served.ask("POST", "/counters/late")  # this has to wait for an hour
     served.stop()
 
-    told = [i["formats"] for i in served.told.items if i["channel"] == "counter-late"]
-    assert told[-1]["http-stream"]["content"] == "data: 2\n\n", served.log
+    served.told.wait_for(lambda seen: "data: 2\n\n" in told_of("counter-late", seen))
+
+
+def told_of(channel: str, seen: list[Recorded]) -> list[str]:
+    """Return what was published to the streams of a channel."""
+    return bodies([item for r in seen if r.is_publish for item in r.items], channel)
 
 
 def test_the_page_says_what_was_found(found: Found) -> None:
