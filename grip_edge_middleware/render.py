@@ -106,7 +106,7 @@ class WSGIRenderer:
         status, headers = started[0]
         if not status[:3].isdigit() or len(status) < 3:
             raise DeliveryError(TARGET, f"GET {path}: {status!r} is no status")
-        return _response(path, int(status[:3]), headers, bytes(body))
+        return _response(int(status[:3]), headers, bytes(body))
 
     def _environ(self, path: str, accept: str | None) -> dict[str, Any]:
         return {
@@ -208,7 +208,7 @@ class ASGIRenderer:
             raise DeliveryError(TARGET, f"GET {path}: the app started no response")
         raw = start.get("headers", ())
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
-        return _response(path, start["status"], headers, bytes(body))
+        return _response(start["status"], headers, bytes(body))
 
     def _time_limit(self) -> AbstractAsyncContextManager[object]:
         # Trio has its own limits.
@@ -253,7 +253,7 @@ class OriginRenderer:
         url = self._origin + quote(path, errors="surrogatepass")
         headers = {"Accept": accept or "*/*", "Accept-Encoding": CODING, "User-Agent": USER_AGENT}
         answer = self._transport.send(Request("GET", url, headers), max_bytes=MAX_BODY_BYTES)
-        return _response(path, answer.status, list(answer.headers.items()), answer.body)
+        return _response(answer.status, list(answer.headers.items()), answer.body)
 
 
 @contextmanager
@@ -286,14 +286,14 @@ def _check_size(size: int) -> None:
         raise DeliveryError(TARGET, reason, is_final=True)
 
 
-def _response(path: str, status: int, headers: Headers, body: bytes) -> Response:
+def _response(status: int, headers: Headers, body: bytes) -> Response:
     joined: dict[str, str] = {}
     for name, value in headers:
         known = joined.get(name.lower())
         joined[name.lower()] = value if known is None else f"{known}, {value}"
     if (coding := joined.get("content-encoding", CODING).lower()) != CODING:
-        reason = f"GET {path}: answered in {coding}, which was not accepted; compress on request"
-        raise DeliveryError(TARGET, f"{reason} only, or set a payload", is_final=True)
+        reason = f"answered in {coding}, which was not accepted; compress what asks for it only"
+        raise DeliveryError(TARGET, reason, is_final=True)
     return Response(status, joined, body)
 
 
