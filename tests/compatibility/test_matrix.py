@@ -127,7 +127,8 @@ def test_an_app_that_says_304_itself_is_held_too(served: Served) -> None:
 @pytest.mark.skipif(not HAS_WEBSOCKETS, reason="the settings know of no WebSockets")
 def test_a_websocket_is_opened_with_the_page_and_subscribed(served: Served) -> None:
     """As a GRIP proxy asks: https://pushpin.org/docs/protocols/websocket-over-http/."""
-    signature = jwt.encode({"exp": int(time.time()) + 60}, VERIFY_KEY, "HS256")
+    claims = {"iss": "pushpin", "exp": int(time.time()) + 60}
+    signature = jwt.encode(claims, VERIFY_KEY, "HS256")
     events = "application/websocket-events"
     headers = {
         "Connection-Id": "1",
