@@ -96,6 +96,7 @@ COLUMNS = (
     "sync view",
     "async view",
     "push",
+    "next link",
     "long-poll",
     "304",
     "WebSocket",

@@ -104,6 +104,27 @@ def test_a_change_is_purged_and_its_page_published(served: Served) -> None:
     assert publish.items[0]["formats"]["http-stream"]["content"] == "data: 1\n\n"
 
 
+@column("next link")
+def test_who_missed_something_is_given_the_page_and_nobody_else(served: Served) -> None:
+    page = served.ask("GET", "/counters/blue")
+    link, _, _ = page.headers["grip-link"].removeprefix("<").partition(">")
+    _, _, version = page.headers["grip-channel"].partition("prev-id=")
+    missed, has_it = (
+        served.ask("GET", link, {"Grip-Last": f"counter-blue; last-id={last}", **signed()})
+        for last in ("1", version)
+    )
+
+    assert (missed.status, missed.body) == (200, page.body)
+    assert (has_it.status, has_it.body) == (200, b"")
+    assert missed.headers["grip-channel"] == page.headers["grip-channel"]
+
+
+def signed() -> dict[str, str]:
+    """Return what a GRIP proxy proves with that it is one."""
+    claims = {"iss": "pushpin", "exp": int(time.time()) + 60}
+    return {"Grip-Sig": jwt.encode(claims, VERIFY_KEY, "HS256")}
+
+
 @column("long-poll")
 def test_a_page_has_the_tag_of_its_version_and_is_held(served: Served) -> None:
     page = served.ask("GET", "/polled/blue")
@@ -127,15 +148,13 @@ def test_an_app_that_says_304_itself_is_held_too(served: Served) -> None:
 @pytest.mark.skipif(not HAS_WEBSOCKETS, reason="the settings know of no WebSockets")
 def test_a_websocket_is_opened_with_the_page_and_subscribed(served: Served) -> None:
     """As a GRIP proxy asks: https://pushpin.org/docs/protocols/websocket-over-http/."""
-    claims = {"iss": "pushpin", "exp": int(time.time()) + 60}
-    signature = jwt.encode(claims, VERIFY_KEY, "HS256")
     events = "application/websocket-events"
     headers = {
         "Connection-Id": "1",
         "Content-Type": events,
         "Accept": events,
         "Sec-WebSocket-Extensions": "grip",
-        "Grip-Sig": signature,
+        **signed(),
     }
     opened = served.ask("POST", "/rooms/blue", headers, b"OPEN\r\n")
 

@@ -17,6 +17,10 @@ from django.test import Client, override_settings
 from django.urls import path
 from flask import Flask, session
 from flask_compress import Compress
+from litestar import Litestar
+from litestar import get as litestar_get
+from litestar.middleware import DefineMiddleware
+from litestar.params import FromPath
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -173,6 +177,26 @@ def test_a_body_is_pushed_as_what_is_behind_the_edge_makes_it(
 
     assert answer.text == PAGE.upper()
     assert texts == [PAGE.upper() if is_first else PAGE]
+
+
+@litestar_get("/news/{name:str}")
+async def litestar_news(name: FromPath[str]) -> str:
+    return PAGE
+
+
+@on_either_side
+def test_a_next_link_is_answered_around_an_app_of_litestars_and_not_within(
+    edge: GripEdge, is_first: bool
+) -> None:
+    """Litestar's own middleware sees no request for which it has no route."""
+    within: list[Any] = [] if is_first else [DefineMiddleware(GripEdgeMiddleware, edge=edge)]  # type: ignore[arg-type]
+    litestar: Any = Litestar([litestar_news], middleware=within)
+    app = edge.asgi(litestar) if is_first else litestar
+    with TestClient(app) as client:
+        link, _, _ = client.get("/news/blue").headers["grip-link"][1:].partition(">")
+        missed = client.get(link, headers={"Grip-Last": "news-blue; last-id=1"})
+
+    assert (missed.status_code, missed.text == PAGE) == ((200, True) if is_first else (404, False))
 
 
 # --- WSGI -------------------------------------------------------------------------------------
