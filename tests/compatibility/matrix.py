@@ -34,7 +34,6 @@ class Server:
     """A server, and how it is started for each kind of app that it serves."""
 
     title: str
-    package: str
     commands: Mapping[Interface, tuple[str, ...]] = field(hash=False)
     lacks: frozenset[tuple[Interface, str]] = frozenset()
     """Of the columns: what it does not do, with the edge or without."""
@@ -57,18 +56,22 @@ FRAMEWORKS = [
 SERVERS = [
     Server(
         "gunicorn",
-        "gunicorn",
         {
             "wsgi": ("gunicorn", "{app}", "--bind=127.0.0.1:{port}", "--threads=4"),
+            "asgi": ("gunicorn", "{app}", "--bind=127.0.0.1:{port}", "--worker-class=asgi"),
+        },
+    ),
+    Server(
+        "gunicorn+uvicorn",
+        {
             "asgi": (
                 *("gunicorn", "{app}", "--bind=127.0.0.1:{port}"),
                 "--worker-class=uvicorn.workers.UvicornWorker",
             ),
         },
     ),
-    Server("uvicorn", "uvicorn", {"asgi": ("uvicorn", "{app}", "--port={port}")}),
+    Server("uvicorn", {"asgi": ("uvicorn", "{app}", "--port={port}")}),
     Server(
-        "hypercorn",
         "hypercorn",
         {
             "wsgi": ("hypercorn", "wsgi:{app}", "--bind=127.0.0.1:{port}"),
@@ -78,7 +81,6 @@ SERVERS = [
         frozenset({("wsgi", "304")}),
     ),
     Server(
-        "granian",
         "granian",
         {
             "wsgi": (
@@ -186,6 +188,7 @@ def _row(*cells: str) -> str:
 
 def versions() -> str:
     """Return of what all of this was found, in words."""
-    packages = {f.package: f.title for f in FRAMEWORKS} | {s.package: s.title for s in SERVERS}
+    packages = {f.package: f.title for f in FRAMEWORKS}
+    packages |= {name: name for server in SERVERS for name in server.title.split("+")}
     named = [f"{title} {version(package)}" for package, title in packages.items()]
     return f"{', '.join(named[:-1])} and {named[-1]}"

@@ -13,13 +13,7 @@ from tests.recording import DEADLINE_S
 from tests.untouched.cases import Case, cases
 from tests.untouched.observed import Observed
 
-# Gunicorn's worker for ASGI is uvicorn.
-KINDS = [
-    (server, interface)
-    for server in SERVERS
-    for interface in server.commands
-    if (server.title, interface) != ("gunicorn", "asgi")
-]
+KINDS = [(server, interface) for server in SERVERS for interface in server.commands]
 # One in ten; not those that fail on the way, of which what arrives depends on time.
 SOME = [
     case
