@@ -35,6 +35,9 @@ MAX_BODY_BYTES = 800_000
 
 TARGET = "render"
 USER_AGENT = "grip-edge-middleware"
+# What is pushed continues bodies of all codings. To say nothing would be to take any:
+# https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3
+CODING = "identity"
 # An address of nobody (RFC 5737): an app may trust those of its own machine.
 STRANGER = "192.0.2.1"
 
@@ -115,6 +118,7 @@ class WSGIRenderer:
             "SERVER_PROTOCOL": "HTTP/1.1",
             "HTTP_HOST": self._origin.netloc,
             "HTTP_ACCEPT": accept or "*/*",
+            "HTTP_ACCEPT_ENCODING": CODING,
             "HTTP_USER_AGENT": USER_AGENT,
             "REMOTE_ADDR": STRANGER,
             "wsgi.version": (1, 0),
@@ -225,6 +229,7 @@ class ASGIRenderer:
             "headers": [
                 (b"host", self._origin.netloc.encode()),
                 (b"accept", (accept or "*/*").encode()),
+                (b"accept-encoding", CODING.encode()),
                 (b"user-agent", USER_AGENT.encode()),
             ],
             "client": (STRANGER, 0),
@@ -248,7 +253,7 @@ class OriginRenderer:
             reason = "a private topic is rendered by its app only; wrap it here, or set a payload"
             raise DeliveryError(TARGET, reason, is_final=True)
         url = self._origin + quote(path, errors="surrogatepass")
-        headers = {"Accept": accept or "*/*", "User-Agent": USER_AGENT}
+        headers = {"Accept": accept or "*/*", "Accept-Encoding": CODING, "User-Agent": USER_AGENT}
         answer = self._transport.send(Request("GET", url, headers), max_bytes=MAX_BODY_BYTES)
         return _response(answer.status, list(answer.headers.items()), answer.body)
 
@@ -288,6 +293,9 @@ def _response(status: int, headers: Headers, body: bytes) -> Response:
     for name, value in headers:
         known = joined.get(name.lower())
         joined[name.lower()] = value if known is None else f"{known}, {value}"
+    if (coding := joined.get("content-encoding", CODING).lower()) != CODING:
+        reason = f"answered in {coding}, which was not accepted; compress what asks for it only"
+        raise DeliveryError(TARGET, reason, is_final=True)
     return Response(status, joined, body)
 
 
