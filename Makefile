@@ -36,6 +36,7 @@ propagation: .venv/.ready
 
 docs: .venv/.ready
 	$(BIN)/python -m tools.settings_page
+	$(BIN)/python -m tools.edges_page
 	$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/docs
 	@echo "build/docs/index.html"
 

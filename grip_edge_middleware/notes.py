@@ -6,7 +6,7 @@ A face makes the notes; `edge.tag` in the view, and the sources when the view re
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 
 from grip_edge_middleware.log_fields import log_fields
@@ -33,8 +33,10 @@ class Notes:
     """Whether something was read of which nobody knows what it is."""
 
     # What the policy decided, and why:
-    key_header = ""
+    named: Sequence[str] = ()
     """The surrogate keys, as far as they fit."""
+    key_bytes = 0
+    """The bytes of the longest header that names them."""
     is_merged = False
     """Whether some of them are those of a whole kind, since there was no room for each."""
     kept_out_by = ""

@@ -22,10 +22,13 @@ from grip_edge_middleware.cache_control import (
     KEPT_UNASKED,
     edge_ttls,
     first_value,
+    forbid,
     has_freshness,
     has_header,
     keep_out,
+    lifetime,
     private_by,
+    varies,
     vary_on_accept,
     without,
 )
@@ -51,7 +54,7 @@ from grip_edge_middleware.routing import Matcher
 from grip_edge_middleware.rows import Scopes, template_of
 from grip_edge_middleware.settings import Route, Settings, TopicSettings
 from grip_edge_middleware.signature import Verifier
-from grip_edge_middleware.surrogate import build_keys, parse_keys
+from grip_edge_middleware.surrogate import Keys, build_keys, key_headers, parse_keys
 from grip_edge_middleware.topics import SITE_KEY, Topic
 from grip_edge_middleware.types import Headers, Hold, RawHeaders
 
@@ -247,6 +250,10 @@ class Plan:
         if not _is_polled(held):
             return self._cache(request, headers, notes) + self._stream(request, headers, held)
         headers = self._with_etag(request, headers, notes)
+        if self.policy.is_purgeable and not self.policy.answers_polls:
+            # One copy would hold everybody, also who has nothing yet.
+            kept_out = self._keep_out("poll", headers, notes)
+            return kept_out + self._answer_poll(request, headers, held)
         return self._cache(request, headers, notes) + self._answer_poll(request, headers, held)
 
     def _tag_other_status(
@@ -256,14 +263,14 @@ class Plan:
         is_kept = status in KEPT_UNASKED or has_freshness(headers)
         if not is_kept or private_by(headers):
             return headers
-        if reason := self._reason(request):
+        if reason := self._reason(request) or self._is_mixed_up(headers):
             return self._keep_out(reason, headers, notes)
         if request.longest_ttl is None:
             return self._with_keys(request, headers, notes, freshness=[])
         return self._for(request.longest_ttl, request, headers, notes)
 
     def _cache(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
-        if reason := self._reason(request) or private_by(headers):
+        if reason := self._reason(request) or private_by(headers) or self._is_mixed_up(headers):
             return self._keep_out(reason, headers, notes)
         if not self.policy.is_purgeable:
             return self._with_keys(request, headers, notes, freshness=[])
@@ -286,40 +293,39 @@ class Plan:
         is_for_one = request.is_authorized and not all(s.route.public for s in self.shown)
         return "authorization" if is_for_one else ""
 
+    def _is_mixed_up(self, headers: Headers) -> str:
+        """Return "vary" if there are answers that an edge would not tell apart, else nothing."""
+        return "vary" if not self.policy.varies and varies(headers) else ""
+
     def _keep_out(self, reason: str, headers: Headers, notes: Notes) -> Headers:
         notes.kept_out_by = reason
         if (event := _COUNTED.get(reason)) is not None:
             self.policy.metrics.count(event)
-        return keep_out(headers)
+        return keep_out(headers, self.policy.forbidding, self.policy.key_names)
 
     def _freshness(self, edge_ttl: int) -> Headers:
         # stale-if-error is the same while purges fail: it shows an old page only while the app is
         # down, and so does a soft purge, which leaves the old page for that very case.
         browser_ttl = min(shown.route.browser_ttl for shown in self.shown)
         stale_if_error = min(shown.route.stale_if_error for shown in self.shown)
-        stale = f", stale-if-error={stale_if_error}" if stale_if_error else ""
-        return [
-            ("Cache-Control", f"max-age={browser_ttl}, s-maxage={edge_ttl}"),
-            ("Surrogate-Control", f"max-age={edge_ttl}{stale}"),
-        ]
+        return self.policy.freshness(browser_ttl, edge_ttl, stale_if_error)
 
     def _with_keys(
         self, request: RequestFacts, headers: Headers, notes: Notes, *, freshness: Headers
     ) -> Headers:
         if notes.is_unclear:
             return self._keep_out("unclear", headers, notes)  # nothing would purge it
-        keys = self._keys(headers, notes)
-        budget = self.policy.key_budget
-        value = build_keys(keys, partial(self._any_key, notes), budget_bytes=budget)
-        if value is None:
-            _warn_of_budget(self.route, budget)
+        own = self._keys(headers, notes)
+        keys = build_keys(own, partial(self._any_key, notes), self.policy.key_headers)
+        if keys is None:
+            _warn_of_budget(self.route, self.policy.key_budget)
             return self._keep_out("budget", headers, notes)
-        self.policy.note_keys(value, notes)
-        if request.has_changed(value.split(" ")):
+        self.policy.note_keys(keys, notes)
+        if request.has_changed(keys.names):
             # It may show what was there before, and reach the cache after the purge.
             return self._keep_out("gate", headers, notes)
-        dropped = FRESHNESS | {"surrogate-key"} if freshness else {"surrogate-key"}
-        return [*without(headers, dropped), *freshness, ("Surrogate-Key", value)]
+        dropped = self.policy.replaced if freshness else self.policy.key_names
+        return [*without(headers, dropped), *freshness, *keys.headers]
 
     def _any_key(self, notes: Notes, key: str) -> str | None:
         notes.is_merged = True  # it is asked only then
@@ -327,15 +333,16 @@ class Plan:
 
     def _keys(self, headers: Headers, notes: Notes) -> list[str]:
         """Return all keys, the broadest first: Fastly ignores what follows one that is too long."""
-        shown = sorted(self.shown, key=lambda s: len(s.topic.params))
+        shown = self.shown
+        if len(shown) > 1:
+            shown = tuple(sorted(shown, key=lambda s: len(s.topic.params)))
         tagged = self._tagged(headers, notes)
         types = [*(s.type_key for s in shown), *filter(None, map(self.policy.type_key, tagged))]
         return [SITE_KEY, *types, *(s.topic.name for s in shown), *tagged]
 
     def _tagged(self, headers: Headers, notes: Notes) -> list[str]:
         """Return the keys that the view and the app have added, and those of what was read."""
-        own = parse_keys(value for name, value in headers if name.lower() == "surrogate-key")
-        return [*notes.keys, *own, *notes.rows]
+        return [*notes.keys, *self.policy.keys_said(headers), *notes.rows]
 
     def _held(self, request: RequestFacts, headers: Headers, notes: Notes) -> list[Shown]:
         """Return what the response is held for, all in the same way; nothing if it is not held."""
@@ -378,7 +385,7 @@ class Plan:
     def _answer_poll(self, request: RequestFacts, headers: Headers, held: list[Shown]) -> Headers:
         """Hold who has this response already, and nobody else."""
         hold = self._long_poll(request, held)
-        if self.policy.is_purgeable:
+        if self.policy.is_purgeable and self.policy.answers_polls:
             # The cache keeps one copy for all, and compares it with what each of them has.
             return hold
         tag = first_value(headers, "etag").removeprefix("W/")
@@ -428,12 +435,14 @@ class Plan:
             "hold": first_value(headers, "grip-hold") or None,
             "cache": None
             if notes.kept_out_by
-            else first_value(headers, "surrogate-control")
+            else next(
+                (v for n in self.policy.controls if (v := first_value(headers, n.lower()))), None
+            )
             or first_value(headers, "cache-control")
             or None,
             "limit": request.longest_ttl,
-            "keys": notes.key_header.split(),
-            "key-bytes": len(notes.key_header),
+            "keys": list(notes.named),
+            "key-bytes": notes.key_bytes,
             "key-budget": self.policy.key_budget,
         }
         why = {
@@ -442,7 +451,10 @@ class Plan:
             "keys": "merged" if notes.is_merged else "",
         }
         # Whatever the app says: not in a browser either.
-        return [*keep_out(without(headers, FRESHNESS)), *build_debug(said, why)]
+        kept_out = keep_out(
+            without(headers, FRESHNESS), self.policy.forbidding, self.policy.key_names
+        )
+        return [*kept_out, *build_debug(said, why)]
 
 
 class Unplanned(Enum):
@@ -480,10 +492,22 @@ class Policy:
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self.metrics = Counts() if metrics is None else metrics
-        self.metrics.gauge("key_budget_bytes", settings.key_budget)
         self._longest_keys = 0
         self.debug = settings.debug
-        self.key_budget = settings.key_budget
+        dialects = settings.dialects
+        self.key_headers = key_headers(dialects, budget_bytes=settings.key_budget)
+        self.key_names = frozenset(header.name.lower() for header in self.key_headers)
+        # An app may name its keys for Fastly, whatever edge it has.
+        own = {header.name.lower(): header.parse for header in self.key_headers}
+        self._parsers = {"surrogate-key": parse_keys, **own}
+        self.key_budget = min(header.budget_bytes for header in self.key_headers)
+        self.controls = tuple(dict.fromkeys(d.control for d in dialects if d.control))
+        """The headers besides `Cache-Control` that say how long an edge keeps a response."""
+        self.varies = all(dialect.varies for dialect in dialects)
+        self.answers_polls = all(dialect.answers_polls for dialect in dialects)
+        self.forbidding = forbid(self.controls)
+        self.replaced = FRESHNESS | self.key_names
+        self.metrics.gauge("key_budget_bytes", self.key_budget)
         self.is_purgeable = bool(settings.cdns)
         self.secret = settings.secret
         self.scopes = Scopes(settings.scopes)
@@ -494,6 +518,7 @@ class Policy:
         )
         # The same few paths are asked for again and again.
         self.plans = Plans(self._match)
+        self.freshness = lru_cache(maxsize=256)(self._freshness)
         self.type_key = lru_cache(maxsize=4096)(self._type_key)
 
     def match(self, path: str) -> Plan | None:
@@ -538,14 +563,30 @@ class Policy:
             return error.reason
         return None
 
-    def note_keys(self, value: str, notes: Notes) -> None:
+    def _freshness(self, browser_ttl: int, edge_ttl: int, stale_if_error: int) -> Headers:
+        return [
+            ("Cache-Control", f"max-age={browser_ttl}, s-maxage={edge_ttl}"),
+            *(lifetime(name, edge_ttl, stale_if_error) for name in self.controls),
+        ]
+
+    def keys_said(self, headers: Headers) -> list[str]:
+        """Return the keys that the response has already, in headers that our edges read."""
+        said: list[str] = []
+        parsers = self._parsers
+        for name, value in headers:
+            if (parse := parsers.get(name.lower())) is not None:
+                said += parse([value])
+        return said
+
+    def note_keys(self, keys: Keys, notes: Notes) -> None:
         """Note the keys of a response, for whoever counts and whoever asks."""
-        notes.key_header = value
+        notes.named = keys.names
+        notes.key_bytes = longest = keys.longest
         if notes.is_merged:
             self.metrics.count("keys_merged")
-        if len(value) > self._longest_keys:
-            self._longest_keys = len(value)
-            self.metrics.gauge("key_bytes", len(value))
+        if longest > self._longest_keys:
+            self._longest_keys = longest
+            self.metrics.gauge("key_bytes", longest)
 
     def may_debug(self, secret: str) -> bool:
         """Whether who says this may be told what is decided."""

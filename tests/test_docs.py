@@ -36,7 +36,7 @@ from grip_edge_middleware.settings import DEV_VARIABLE, defaults
 from tests.missing import skip_outside_ci
 from tests.recording import DEADLINE_S, RecordingServer
 from tests.stores import redis_server
-from tools import settings_page
+from tools import edges_page, settings_page
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "grip_edge_middleware"
@@ -663,7 +663,8 @@ def test_the_reference_has_every_key_within(entry: reference.Entry) -> None:
 
 def test_the_reference_names_every_variable() -> None:
     code = "".join(path.read_text() for path in (PACKAGE / "settings").glob("*.py"))
-    read = set(re.findall(r'"((?:GRIP|FASTLY)_\w+)"', code))
+    prefixes = "GRIP|FASTLY|CLOUDFLARE|CLOUDFRONT|AWS|AKAMAI"
+    read = set(re.findall(rf'"((?:{prefixes})_\w+)"', code))
 
     named = {name for setting in reference.SETTINGS for name in setting.environ}
     assert named == read - {"GRIP_EDGE", DEV_VARIABLE}
@@ -671,6 +672,10 @@ def test_the_reference_names_every_variable() -> None:
 
 def test_the_page_of_the_settings_is_up_to_date() -> None:
     assert settings_page.PAGE.read_text() == settings_page.page()
+
+
+def test_the_tables_of_the_edges_are_up_to_date() -> None:
+    assert edges_page.PAGE.read_text() == edges_page.page(edges_page.PAGE.read_text())
 
 
 def test_links_lead_somewhere() -> None:

@@ -114,7 +114,8 @@ def is_kept_out(headers: Headers) -> bool:
         values(headers, "Surrogate-Control") == ["no-store"]
         and "no-store" in value(headers, "Cache-Control")
         and not values(headers, "Surrogate-Key")
-        and not values(headers, "CDN-Cache-Control")
+        and not values(headers, "Cache-Tag")
+        and set(values(headers, "CDN-Cache-Control")) <= {"no-store"}
     )
 
 
@@ -1002,3 +1003,172 @@ def test_the_tag_of_a_long_poll_follows_from_the_rows_too() -> None:
 
     keys = ROW_KEYS.split()
     assert {key for key in keys if tag_when(key) != tag_when("none")} == {*keys} - {"c-%all"}
+
+
+# --- other edges ----------------------------------------------------------------------------------
+
+CLOUDFLARE = {"cloudflare": {"zone_id": "z", "token": "t"}}
+CLOUDFRONT = {
+    "cloudfront": {
+        "distribution_id": "E1",
+        "access_key_id": "k",
+        "secret_access_key": "s",
+        "header": "X-Tags",
+    }
+}
+AKAMAI = {"akamai": {"host": "h", "client_token": "c", "client_secret": "s", "access_token": "a"}}
+SHARED_FRESH = ("Cache-Control", "max-age=0, s-maxage=600")
+CDN_FRESH = ("CDN-Cache-Control", "max-age=600, stale-if-error=86400")
+ENCODED = "~25all,c-~25all,c-blue"
+
+
+@pytest.mark.parametrize(
+    ("cdn", "said"),
+    [
+        (CLOUDFLARE, [SHARED_FRESH, CDN_FRESH, ("Cache-Tag", ENCODED)]),
+        (CLOUDFRONT, [SHARED_FRESH, ("X-Tags", ENCODED)]),
+        (
+            AKAMAI,
+            [SHARED_FRESH, ("Edge-Control", "max-age=600"), ("Edge-Cache-Tag", ENCODED)],
+        ),
+        ("souin://h", [*FRESH, ("Surrogate-Key", "%all, c-%all, c-blue")]),
+        (
+            ["varnish://h", CLOUDFLARE, CLOUDFRONT],
+            [*FRESH, CDN_FRESH, *KEY, ("Cache-Tag", ENCODED), ("X-Tags", ENCODED)],
+        ),
+    ],
+    ids=["Cloudflare", "CloudFront", "Akamai", "Souin", "several"],
+)
+def test_a_response_says_what_each_edge_reads(cdn: object, said: Headers) -> None:
+    assert leave(HTML, of=plan(cdn=cdn)) == [*HTML, *said, *STREAM]
+
+
+@pytest.mark.parametrize("cdn", [CLOUDFLARE, CLOUDFRONT, AKAMAI], ids=str)
+@pytest.mark.parametrize("request_", [GET, SSE], ids=["page", "stream"])
+def test_where_an_edge_does_not_heed_vary_what_varies_is_kept_out(
+    cdn: object, request_: RequestFacts
+) -> None:
+    of = plan(cdn=["varnish://h", cdn], accept="text/event-stream")
+    notes = of.notes()
+
+    left = leave(HTML, of=of, request=request_, notes=notes)
+
+    assert is_kept_out(left)
+    assert notes.kept_out_by == "vary"
+
+
+def test_what_varies_by_its_encoding_alone_is_cached_everywhere() -> None:
+    encoded = [*HTML, ("Vary", "Accept-Encoding")]
+
+    assert not is_kept_out(leave(encoded, of=plan(cdn=CLOUDFLARE)))
+
+
+@pytest.mark.parametrize("cdn", [CLOUDFLARE, "souin://h"], ids=["Cloudflare", "Souin"])
+@pytest.mark.parametrize(
+    ("request_", "is_held"),
+    [(POLL, False), (POLL_LATE, False), (POLL_AGAIN, True)],
+    ids=["has nothing", "has something old", "has it"],
+)
+def test_where_an_edge_compares_nothing_the_app_answers_each_long_poll(
+    cdn: object, request_: RequestFacts, is_held: bool
+) -> None:
+    left = leave(HTML, of=plan(cdn=cdn, hold="response"), request=request_)
+
+    assert is_kept_out(left)
+    assert bool(values(left, "grip-hold")) == is_held
+
+
+@pytest.mark.parametrize(
+    ("cdn", "forbidding"),
+    [
+        (CLOUDFLARE, [*DO_NOT_STORE, ("CDN-Cache-Control", "no-store")]),
+        (AKAMAI, [*DO_NOT_STORE, ("Edge-Control", "no-store")]),
+        (CLOUDFRONT, DO_NOT_STORE),
+    ],
+    ids=["Cloudflare", "Akamai", "CloudFront"],
+)
+def test_what_is_kept_out_says_so_to_each_edge(cdn: object, forbidding: Headers) -> None:
+    said = [
+        *HTML,
+        ("Cloudflare-CDN-Cache-Control", "max-age=9"),
+        ("Edge-Control", "max-age=9"),
+        ("Set-Cookie", "a=b"),
+    ]
+
+    left = leave(said, of=plan(cdn=cdn), request=HEAD)
+
+    assert left == [*HTML, ("Set-Cookie", "a=b"), *forbidding]
+
+
+@pytest.mark.parametrize(
+    "name", ["CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "Edge-Control"]
+)
+def test_what_the_app_says_to_one_edge_counts_for_all(name: str) -> None:
+    shorter = leave([*HTML, (name, "max-age=60")], of=plan(cdn=CLOUDFLARE), request=HEAD)
+    forbidden = leave([*HTML, (name, "no-store")], of=plan(cdn=CLOUDFLARE), request=HEAD)
+
+    assert value(shorter, "cache-control") == "max-age=0, s-maxage=60"
+    assert values(shorter, "edge-control") == []
+    assert is_kept_out(forbidden)
+
+
+def test_the_keys_that_the_app_sends_itself_count_in_whatever_header() -> None:
+    said = [
+        *HTML,
+        ("Cache-Tag", "Shop,~25row~3ashop~3a7"),
+        ("Surrogate-Key", "fastlys"),
+        ("Cache-Tag", "b"),
+    ]
+    notes = plan(cdn=CLOUDFLARE).notes()
+
+    left = leave(said, of=plan(cdn=CLOUDFLARE), notes=notes)
+
+    assert list(notes.named)[-4:] == ["Shop", "%row:shop:7", "fastlys", "b"]
+    assert value(left, "cache-tag").endswith("c-blue,~53hop,~25row~3ashop~3a7,fastlys,b")
+
+
+def test_a_header_of_an_edge_that_is_not_ours_is_left_alone() -> None:
+    left = leave([*HTML, ("Cache-Tag", "theirs")], of=plan())
+
+    assert value(left, "cache-tag") == "theirs"
+    assert values(left, "surrogate-key") == ["%all c-%all c-blue"]
+
+
+def test_the_gate_knows_keys_by_their_own_names() -> None:
+    asked: list[str] = []
+
+    def has_changed(keys: Iterable[str], lag: bool) -> bool:
+        asked.extend(keys)
+        return False
+
+    request = HEAD._replace(gate=StubGate(has_changed=has_changed))
+    leave(HTML, of=plan(cdn=CLOUDFLARE), request=request)
+
+    assert asked == ["%all", "c-%all", "c-blue"]
+
+
+def test_more_keys_than_cloudfront_takes_are_named_together() -> None:
+    topics = {"c-{name}": {"routes": ["/c/<name>/"]}, "lot-{id}": {"routes": ["/l/<id>"]}}
+    notes = plan(cdn=CLOUDFRONT, topics=topics).notes()
+    notes.keys.extend(f"lot-{number}" for number in range(60))
+
+    left = leave(HTML, of=plan(cdn=CLOUDFRONT, topics=topics), notes=notes)
+
+    assert value(left, "x-tags") == "~25all,c-~25all,lot-~25all,c-blue,lot-~25any"
+
+
+def test_more_keys_than_cloudfront_takes_keep_a_page_out_if_they_are_of_no_kind() -> None:
+    notes = plan(cdn=CLOUDFRONT).notes()
+    notes.keys.extend(f"key{number}" for number in range(60))
+
+    left = leave(HTML, of=plan(cdn=CLOUDFRONT), notes=notes)
+
+    assert is_kept_out(left)
+    assert notes.kept_out_by == "budget"
+
+
+def test_keys_are_cache_groups_if_one_says_so() -> None:
+    left = leave(HTML, of=plan(cache_groups=True))
+
+    assert value(left, "cache-groups") == '"~25all", "c-~25all", "c-blue"'
+    assert values(leave(HTML), "cache-groups") == []
