@@ -80,6 +80,8 @@ RUN_HERE = re.compile(r"pip install |python edge.py|curl .*localhost:7999|django
 OWN_TESTS = {
     "README.md": "test_readmes_headers_are_those_of_its_program",
     "docs/django.md": "test_the_project_of_django_md_is_live",
+    "docs/from-django-eventstream.md": "test_the_project_after_django_eventstream_is_live",
+    "docs/from-fastly-purging.md": "test_both_ways_of_from_fastly_purging_md_purge_the_same",
     "docs/observability.md": "test_what_observability_md_shows_runs_and_is_so",
     "docs/regions.md": "test_regions_mds_settings_are_right",
     "docs/sources.md": "test_what_sources_md_writes_and_says_arrives",
@@ -385,15 +387,17 @@ def run(folder: Path, *command: str, code: str | None = None, **environ: str) ->
     return done.stdout
 
 
-# Asks the project for its product, and sells one; its ASGI application is made as well.
+# Asks the project what its arguments say; its ASGI application is made as well.
 ASK_DJANGO = """
-import json, sys
+import io, json, sys
 from wsgiref.util import setup_testing_defaults
 from shop.wsgi import application
 from grip_edge_middleware.django import edge
 
-def ask(method):
-    environ, answer = {"PATH_INFO": "/products/7/", "REQUEST_METHOD": method}, {}
+def ask(method, path, form=""):
+    environ, answer = {"PATH_INFO": path, "REQUEST_METHOD": method}, {}
+    environ |= {"wsgi.input": io.BytesIO(form.encode()), "CONTENT_LENGTH": str(len(form))}
+    environ |= {"CONTENT_TYPE": "application/x-www-form-urlencoded"}
     setup_testing_defaults(environ)
     def start(status, headers, *_):
         answer.update(status=status, headers=[f"{k}: {v}" for k, v in headers])
@@ -402,7 +406,7 @@ def ask(method):
     body.close()
     return answer
 
-print(json.dumps([ask("GET"), ask("POST"), edge.flush(10)]))
+print(json.dumps([*(ask(*each.split()) for each in sys.argv[1:]), edge.flush(10)]))
 import shop.asgi
 edge.close()
 """
@@ -416,7 +420,8 @@ def test_the_project_of_django_md_is_live(edge_server: RecordingServer, tmp_path
         for line in block.splitlines():
             run(tmp_path, "-m", *line.replace("django-admin", "django", 1).split())
     run(tmp_path, "first.py", DJANGO_SETTINGS_MODULE="shop.settings")
-    page, _, is_flushed = json.loads(run(tmp_path, "-", code=ASK_DJANGO))
+    asked = ("GET /products/7/", "POST /products/7/")
+    page, _, is_flushed = json.loads(run(tmp_path, "-", *asked, code=ASK_DJANGO))
 
     [block] = blocks("http", document)
     status, *wanted = block.partition("\n\n")[2].rstrip("\n").splitlines()
@@ -428,6 +433,50 @@ def test_the_project_of_django_md_is_live(edge_server: RecordingServer, tmp_path
         for item in edge_server.items
         if item["channel"] == "product-7"
     ]
+
+
+# What the two pages share: a project's own ways to start.
+STARTS = [block for block in blocks("python", ROOT / "docs/django.md") if "_application" in block]
+
+SEND_EVENT = """
+import django
+django.setup()
+from shop.events import edge, send_event
+from shop.models import Order
+
+Order.objects.create(id=8, status="new")
+send_event("order-{id}", "shipped", {"by": "post"}, id=8)
+assert edge.flush(10)
+edge.close()
+"""
+
+
+def test_the_project_after_django_eventstream_is_live(
+    edge_server: RecordingServer, tmp_path: Path
+) -> None:
+    document = ROOT / "docs/from-django-eventstream.md"
+    write_project(document, edge_server, tmp_path)
+    for block in STARTS:
+        name, _, rest = block.partition("\n")
+        (tmp_path / name.removeprefix("# ")).write_text(rest)
+    (tmp_path / "shop/__init__.py").touch()
+    settings = {"DJANGO_SETTINGS_MODULE": "shop.settings"}
+    run(tmp_path, "-m", "django", "makemigrations", "shop", **settings)
+    run(tmp_path, "-m", "django", "migrate", **settings)
+    run(tmp_path, "-", code=SEND_EVENT, **settings)
+    asked = ("POST /orders/8/ status=sent", "GET /orders/8/events/", "GET /orders/8/")
+    posted, page, _, _ = json.loads(run(tmp_path, "-", *asked, code=ASK_DJANGO))
+
+    assert posted["status"].startswith("204")
+    [block] = blocks("http", document)
+    wanted = block.partition("\n\n")[2].rstrip("\n").replace("order-7", "order-8").splitlines()
+    assert_headers(wanted[1:], page["headers"])
+    sent = [item for item in edge_server.items if item["channel"] == "order-8"]
+    assert [item["formats"]["http-stream"].get("content") for item in sent][:1] == [
+        'event: shipped\ndata: {"by": "post"}\n\n'
+    ]
+    assert page["body"] == 'event: message\ndata: {"status": "sent"}\n\n'
+    assert page["body"] in [item["formats"]["http-stream"].get("content") for item in sent]
 
 
 def test_start_md_ends_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
