@@ -20,7 +20,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import cache
 from pathlib import Path
 from textwrap import indent
@@ -360,6 +360,47 @@ def test_fastly_md_sends_each_token_to_its_service(edge_server: RecordingServer)
     )
 
 
+def test_both_ways_of_from_fastly_purging_md_purge_the_same(
+    edge_server: RecordingServer, tmp_path: Path
+) -> None:
+    document = ROOT / "docs/from-fastly-purging.md"
+    names: dict[str, Any] = {"__name__": "from_fastly_purging_md"}
+    seen: list[set[str]] = []
+    for position, block in enumerate(blocks("python", document)):
+        already = len(edge_server.purges)
+        block = here(block, edge_server, tmp_path)
+        code = compile(block, f"{document.name}, {position}", "exec", dont_inherit=True)
+        if not re.search("^(import|from) (django|fastly)|name:shop", block, re.MULTILINE):
+            exec(code, names)
+            if "def sell(" in block:
+                sell_one(names)
+            if "edge" in names:
+                assert names["edge"].flush(10)
+            if "GripEdge(app)" in block:
+                assert_answers(names["app"], blocks("http", document)[0])
+                names["edge"].close()
+            seen.append({key for purge in edge_server.purges[already:] for key in purge.keys})
+    names["edge"].close()
+    names["engine"].dispose()
+
+    sold, projects = {"product-7", "products"}, {"project/shop", "all-projects"}
+    assert seen[0] == sold
+    assert seen[1] >= sold
+    assert seen[2] == projects | {"user/ada"}
+    assert seen[3] >= projects | {"user/ada", "user/bob"}
+    assert seen[4] >= projects
+
+
+def sell_one(names: dict[str, Any]) -> None:
+    app, db = names["app"], names["db"]
+    with app.app_context():
+        db.create_all()
+        with names["edge"].suppress() if "edge" in names else nullcontext():
+            db.session.add(names["Product"](id=7, stock=3))
+            db.session.commit()
+    assert app.test_client().post("/products/7").status_code == 204
+
+
 # --- projects: pages whose Python is files -----------------------------------------------------
 
 
@@ -370,6 +411,7 @@ def write_project(document: Path, server: RecordingServer, folder: Path) -> None
         path = folder / re.fullmatch(r"# ([\w/]+\.py)", first)[1]  # type: ignore[index]
         path.parent.mkdir(exist_ok=True)
         path.write_text(here(rest, server, folder))
+        compile(rest, str(path), "exec")  # also of what is not run
 
 
 def run(folder: Path, *command: str, code: str | None = None, **environ: str) -> str:
