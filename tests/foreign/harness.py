@@ -3,8 +3,8 @@
     outcome = run("httpbin")
     assert outcome.differences == {}
 
-Each application has an environment of its own in `build/foreign/`, with what the package index has of
-it, its tests included. It is made once. No file of a suite is touched: the wrapping comes from
+Each application has an environment of its own in `build/foreign/`, with what the package index has
+of it, its tests included. It is made once. No file of a suite is touched: the wrapping comes from
 outside, by a plugin for pytest.
 """
 
@@ -29,6 +29,7 @@ from typing import Any, Protocol, cast
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = Path(__file__).parent / "inside"
 BUILD = ROOT / "build/foreign"
+PLUGIN = ("-p", "foreign_outcomes")
 TIMEOUT_S = 1500
 
 
@@ -45,6 +46,8 @@ class Application(Protocol):
     """What its tests need: the application, and other packages."""
     TESTS: Sequence[str]
     """Arguments for pytest."""
+    EXPECTED: Mapping[str, str]
+    """Tests that cannot end alike, and why."""
     AT_LEAST: Mapping[str, int]
     """How many responses the edge must have seen, changed, tagged, held..."""
 
@@ -105,10 +108,9 @@ def _run(
     scratch = home / f"{name}-tmp"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    command = [home / "venv/bin/python", "-m", "pytest", "-p", "foreign_outcomes"]
-    options = ["-q", "-p", "no:cacheprovider", "--basetemp", scratch / "pytest"]
+    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={scratch}/pytest"]
     done = subprocess.run(
-        [*command, *options, *application.TESTS],
+        [f"{home}/venv/bin/python", "-m", "pytest", *PLUGIN, *options, *application.TESTS],
         cwd=home / "source",
         env={
             **_environ(),
@@ -160,7 +162,7 @@ def _dependencies() -> list[str]:
 
 
 def _unpack(source: str, name: str, home: Path) -> None:
-    options = ["--no-deps", "--no-binary", name, "--dest", home / "index"]
+    options = ("--no-deps", "--no-binary", name, "--dest", home / "index")
     _pip(sys.executable, "download", *options, source)
     [archive] = (home / "index").iterdir()
     with tarfile.open(archive) as packed:
@@ -186,17 +188,24 @@ def _pip(python: str | Path, *arguments: str | Path) -> None:
         raise SetUpError(done.stderr[-2000:])
 
 
+COLUMNS = (
+    *("application", "version", "tests", "passed", "expected", "other"),
+    *("seen", "changed", "tagged", "by rows", "held", "kept out", "purges", "publishes"),
+)
+
+
 def table(outcomes: Iterable[Outcome]) -> str:
     """Return what became of the suites, side by side."""
-    rows = [("application", "version", "tests", "passed", "other", "seen", "changed", "tagged")]
-    rows[0] += ("by rows", "held", "kept out", "purges", "publishes")
-    for each in outcomes:
-        seen = each.responses
-        counts = (len(each.wrapped), each.passed, len(each.differences))
-        kinds = [seen.get(name, 0) for name in rows[0][5:11]]
-        sent = (each.sent.get("Purged", 0), each.sent.get("Published", 0))
-        row = (each.application.NAME, each.application.VERSION, *counts, *kinds, *sent)
-        rows.append(tuple(map(str, row)))
+    rows = [COLUMNS, *map(_row, outcomes)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(("\nother people's tests, with the edge and without:", *lines))
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    application = outcome.application
+    expected = len(application.EXPECTED)
+    counts = (len(outcome.wrapped), outcome.passed, expected, len(outcome.differences) - expected)
+    responses = (outcome.responses.get(name, 0) for name in COLUMNS[6:12])
+    sent = (outcome.sent.get(kind, 0) for kind in ("Purged", "Published"))
+    return (application.NAME, application.VERSION, *map(str, (*counts, *responses, *sent)))

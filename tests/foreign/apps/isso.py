@@ -8,6 +8,7 @@ NAME = "isso"
 VERSION = "0.14.0"
 INSTALL = ["pytest==9.1.1"]
 TESTS = ["isso/tests"]
+EXPECTED: dict[str, str] = {}
 AT_LEAST = {"seen": 200, "changed": 100, "tagged": 50, "held": 10}
 
 SETTINGS = {

@@ -19,6 +19,7 @@ INSTALL = [
     "trio",
 ]
 TESTS = ["tests"]
+EXPECTED: dict[str, str] = {}
 AT_LEAST = {"seen": 500, "changed": 300, "tagged": 200, "held": 200}
 
 SETTINGS = {
@@ -38,4 +39,4 @@ def wrap(wrapping: Any) -> None:
     def init_wrapped(self: Any, app: Any, *args: Any, **kwargs: Any) -> None:
         init(self, edge.asgi(app), *args, **kwargs)
 
-    transport.__init__ = init_wrapped
+    transport.__init__ = init_wrapped  # type: ignore[method-assign]

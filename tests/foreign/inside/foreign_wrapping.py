@@ -79,7 +79,7 @@ def _count_responses() -> None:
         _responses["kept out"] += bool(notes.kept_out_by)
         return applied
 
-    Plan.apply = counting  # type: ignore[method-assign]
+    Plan.apply = counting  # type: ignore[method-assign, assignment]
 
 
 class _Logged(logging.Handler):
