@@ -145,7 +145,8 @@ def set_up(application: Application) -> Path:
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     home = BUILD / f"{application.NAME}-{digest}"
     if not (home / "ready").exists():
-        shutil.rmtree(home, ignore_errors=True)
+        for former in BUILD.glob(f"{application.NAME}-{'?' * len(digest)}"):
+            shutil.rmtree(former)
         home.mkdir(parents=True)
         _unpack(source, application.NAME, home)
         _install([source, *wanted], home)
