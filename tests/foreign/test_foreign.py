@@ -37,5 +37,6 @@ def test_a_suite_ends_as_without_us(name: str, outcomes: list[Outcome]) -> None:
     outcomes.append(outcome)
 
     assert {*outcome.differences} == {*outcome.application.EXPECTED}
+    assert "not collected" not in outcome.plain.values()
     assert outcome.passed > 0
     assert outcome.too_few == {}, outcome.responses

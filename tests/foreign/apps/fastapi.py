@@ -26,6 +26,8 @@ INSTALL = [
     "pydantic-extra-types",
     "pydantic-settings",
     "pyjwt",
+    "pytest-timeout",
+    "pytest-xdist",
     "python-multipart",
     "python-slugify",
     "pyyaml",
