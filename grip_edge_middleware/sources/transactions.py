@@ -57,8 +57,11 @@ def safely(then: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         logger.exception("a transaction could not be followed; its changes may not be published")
 
 
-def tell(entries: Iterable[Entry], rows: Mapping[Observer, Written] | None = None) -> None:
+def tell(entries: Sequence[Entry], rows: Mapping[Observer, Written] | None = None) -> None:
     """Tell each observer what was committed, with the row that is in its outbox."""
+    if len(entries) == 1 and rows is None:  # most transactions
+        [(observer, changes)] = entries
+        return observer.tell(changes) if changes else None
     told: dict[Observer, list[Change]] = {}
     for observer, changes in entries:
         if changes:

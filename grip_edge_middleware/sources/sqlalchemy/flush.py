@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
 from operator import itemgetter
 from types import FunctionType, MethodType
 from typing import Any
@@ -88,7 +87,10 @@ class Flush:
 
     def saves(self, table: str) -> bool:
         """Whether objects of this flush are kept in a table."""
-        return table in chain.from_iterable(map(_tables_of, self.context.mappers))
+        for mapper in self.context.mappers:
+            if table in _tables_of(mapper):
+                return True
+        return False
 
     def relates(self, table: str) -> bool:
         """Whether objects of this flush may be related by a table."""
