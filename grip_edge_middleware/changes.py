@@ -123,9 +123,9 @@ class Watch:
         message = None if payload is None else self._message(payload, instance)
         # What is deleted may know less of itself than the database did.
         known = before if operation == "delete" else now
-        values: list[object] = []
-        for name in self.attributes:
-            values.append(known[name] if name in known else getattr(instance, name))
+        values = [
+            known[name] if name in known else getattr(instance, name) for name in self.attributes
+        ]
         if not before:
             return self._changes_of(values, message)
         old = [before.get(n, v) for n, v in zip(self.attributes, values, strict=True)]

@@ -59,9 +59,11 @@ def safely(then: Callable[..., None], *args: Any, **kwargs: Any) -> None:
 
 def tell(entries: Sequence[Entry], rows: Mapping[Observer, Written] | None = None) -> None:
     """Tell each observer what was committed, with the row that is in its outbox."""
-    if len(entries) == 1 and rows is None:  # most transactions
+    if len(entries) == 1 and rows is None:  # as in most transactions
         [(observer, changes)] = entries
-        return observer.tell(changes) if changes else None
+        if changes:
+            observer.tell(changes)
+        return
     told: dict[Observer, list[Change]] = {}
     for observer, changes in entries:
         if changes:

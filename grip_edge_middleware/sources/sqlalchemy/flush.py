@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from operator import itemgetter
 from types import FunctionType, MethodType
 from typing import Any
@@ -87,10 +88,7 @@ class Flush:
 
     def saves(self, table: str) -> bool:
         """Whether objects of this flush are kept in a table."""
-        for mapper in self.context.mappers:
-            if table in _tables_of(mapper):
-                return True
-        return False
+        return table in chain.from_iterable(map(_tables_of, self.context.mappers))
 
     def relates(self, table: str) -> bool:
         """Whether objects of this flush may be related by a table."""
