@@ -223,11 +223,14 @@ class Dispatcher:
         def is_over() -> bool:
             return not self._store.pending() or (self._flushes_tried >= asked and gives_up())
 
-        if self._hurry():
-            with self._progress:
-                self._progress.wait_for(is_over, timeout_s)
-        else:
-            self._drain(timeout_s, gives_up)
+        try:
+            if self._hurry():
+                with self._progress:
+                    self._progress.wait_for(is_over, timeout_s)
+            else:
+                self._drain(timeout_s, gives_up)
+        finally:
+            self._is_awaited.clear()
         return not self._store.pending()
 
     def close(self) -> None:
@@ -290,7 +293,7 @@ class Dispatcher:
         self._thread: threading.Thread | None = None
 
     def _hurry(self) -> bool:
-        """Wake the thread even if it keeps its pace."""
+        """Wake the thread, and have it keep no pace."""
         self._is_awaited.set()
         return self._wake_up()
 
@@ -321,7 +324,6 @@ class Dispatcher:
             # Cleared before anything is asked, so that what comes meanwhile makes another turn.
             self._wakes_at = math.inf
             self._wake.clear()
-            self._is_awaited.clear()
             if self._is_closed or not self._has_thread:
                 return
             begun = self._clock()
