@@ -267,7 +267,7 @@ def _django(case: Case, hooks: Hooks, folder: str, stack: ExitStack) -> Callable
     django.setup()
 
     class Saved(models.Model):
-        name = models.CharField(max_length=20)
+        name: models.CharField[str, str] = models.CharField(max_length=20)
 
         class Meta:
             app_label = "bench"
