@@ -115,8 +115,10 @@ class Watch:
         leaves one topic and enters another, and both have changed. `now` holds new values that
         the instance does not know of itself.
         """
-        when, payload = self.model.when, self.topic.payload
-        if operation not in self.model.on or not (when is None or self._applies(when, instance)):
+        model, payload = self.model, self.topic.payload
+        if operation not in model.on:
+            return []
+        if model.when is not None and not self._applies(model.when, instance):
             return []
         message = None if payload is None else self._message(payload, instance)
         # What is deleted may know less of itself than the database did.
@@ -124,11 +126,11 @@ class Watch:
         values = [
             known[name] if name in known else getattr(instance, name) for name in self.attributes
         ]
-        changes = self._changes_of(values, message)
-        if before:
-            old = [before.get(n, v) for n, v in zip(self.attributes, values, strict=True)]
-            changes = [*self._changes_of(old, message), *changes]
-        return changes if len(changes) < 2 else list({c.topic.name: c for c in changes}.values())
+        if not before:
+            return self._changes_of(values, message)
+        old = [before.get(n, v) for n, v in zip(self.attributes, values, strict=True)]
+        changes = [*self._changes_of(old, message), *self._changes_of(values, message)]
+        return list({c.topic.name: c for c in changes}.values())
 
     def change_of_all(self, operations: Collection[Operation]) -> Change | None:
         """Return what changes when rows that nobody knows were written, None if nothing."""
@@ -177,7 +179,7 @@ class Watch:
         self, values: Iterable[object], message: Mapping[Hold, Response] | None
     ) -> list[Change]:
         """Return the change of the topic that has these values, in the order of its parameters."""
-        texts = tuple(["" if value is None else text(value) for value in values])
+        texts = tuple([v if type(v) is str else "" if v is None else text(v) for v in values])
         # No URL shows a parameter without a value, so there is nobody to tell.
         if "" in texts:
             return []

@@ -17,7 +17,6 @@ from grip_edge_middleware.stores import Claim, Intake
 from grip_edge_middleware.stores.queue import DueQueue
 from grip_edge_middleware.stores.records import Common, Record, Records
 from grip_edge_middleware.stores.rules import PROCESSES, Rules, build_version, version_of
-from grip_edge_middleware.throttle import due_at
 
 T = TypeVar("T")
 
@@ -91,9 +90,7 @@ class MemoryStore:
             if waiting >= MAX_INBOX:
                 self._merged()
             return now
-        window_end = self._shelf.window_end
-        first = min([window_end(change.topic.name) for change in changes])
-        return due_at(now, first)
+        return max(now, self._shelf.window_end(changes))
 
     def _merged(self) -> MemoryShelf:
         """Return the shelf when nothing is in the inbox any more."""
@@ -279,10 +276,16 @@ class MemoryShelf:
 
     # --- what is asked without one ----------------------------------------------------------
 
-    def window_end(self, key: str) -> float:
-        """Return when the window of a topic ends or has ended."""
-        record = self._records.get(key)
-        return -math.inf if record is None else record.window_end
+    def window_end(self, changes: Iterable[Change]) -> float:
+        """Return when the first window of their topics ends or has ended."""
+        first, records = math.inf, self._records
+        for change in changes:
+            record = records.get(change.topic.name)
+            if record is None:
+                return -math.inf
+            if record.window_end < first:
+                first = record.window_end
+        return first
 
     def next_due(self, *, purges: bool) -> float | None:
         """Return when the next key is due."""

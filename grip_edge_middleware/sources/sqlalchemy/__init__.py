@@ -22,6 +22,7 @@ from sqlalchemy.orm import (
     Mapper,
     Session,
     SessionTransaction,
+    SessionTransactionOrigin,
     UOWTransaction,
     object_session,
 )
@@ -36,6 +37,7 @@ from grip_edge_middleware.sources.sqlalchemy.connection import (
     follow,
     note,
     note_row,
+    preparers,
     writers,
 )
 from grip_edge_middleware.sources.sqlalchemy.deferral import Deferral
@@ -63,7 +65,8 @@ __all__ = ["SQLAlchemySource", "create_outbox"]
 
 logger = logging.getLogger(__name__)
 
-_FLUSH = "grip_edge_flush"
+# An attribute of sessions, since making their `info` takes a microsecond.
+_FLUSH = "_grip_edge_flush"
 # Statements differ in what they write far less than in their text.
 _MOST_KEPT = 1000
 
@@ -105,6 +108,7 @@ class SQLAlchemySource:
         _listen()
         if observer.outbox is not None:
             event.listen(Session, "after_begin", self._after_begin)
+            preparers.append(self)
         event.listen(Mapper, "after_mapper_constructed", self._forget_plans)
         writers.append(self)
 
@@ -114,6 +118,7 @@ class SQLAlchemySource:
             writers.remove(self)
             if self._observer.outbox is not None:
                 event.remove(Session, "after_begin", self._after_begin)
+                preparers.remove(self)
             event.remove(Mapper, "after_mapper_constructed", self._forget_plans)
 
     def follow(self, target: object) -> bool:
@@ -283,8 +288,6 @@ class SQLAlchemySource:
 
     def before_commit(self, dialect: Dialect, connection: Any) -> None:
         """Write into the outbox what the transaction changes."""
-        if self._observer.outbox is None:
-            return
         table = self._outboxes.get(dialect)
         written = write_row(self._observer, table, connection, entries(connection))
         if written is not None:
@@ -462,15 +465,17 @@ def _listen_for_deferrals() -> None:
 
 def _before_flush(session: Session, context: UOWTransaction, _: object) -> None:
     if writers:
-        session.info[_FLUSH] = context
+        vars(session)[_FLUSH] = context
 
 
 def _after_transaction_create(session: Session, transaction: SessionTransaction) -> None:
     """Begin to follow a flush. It has a transaction of its own, if it has anything to write."""
-    context: UOWTransaction | None = session.info.get(_FLUSH)
+    if transaction.origin is not SessionTransactionOrigin.SUBTRANSACTION:
+        return
+    context: UOWTransaction | None = vars(session).get(_FLUSH)
     # The app's listeners, too, may begin one before the flush knows what it has to write.
     if context is not None and context.mappers:
-        del session.info[_FLUSH]
+        del vars(session)[_FLUSH]
         flushing.set(Flush(session, context, transaction, outer=flushing.get()))
 
 
