@@ -30,7 +30,14 @@ from grip_edge_middleware.policy import Policy, named_topic
 from grip_edge_middleware.process import warn_of_siblings
 from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers import Purger
+from grip_edge_middleware.purgers.akamai import AkamaiPurger
+from grip_edge_middleware.purgers.akamai import Credentials as AkamaiClient
+from grip_edge_middleware.purgers.cloudflare import CloudflarePurger
+from grip_edge_middleware.purgers.cloudfront import CloudFrontPurger
+from grip_edge_middleware.purgers.cloudfront import Credentials as AccessKey
 from grip_edge_middleware.purgers.fastly import FastlyPurger
+from grip_edge_middleware.purgers.generic import GenericPurger
+from grip_edge_middleware.purgers.souin import SouinPurger
 from grip_edge_middleware.purgers.varnish import VarnishPurger
 from grip_edge_middleware.render import (
     TARGET,
@@ -41,9 +48,15 @@ from grip_edge_middleware.render import (
     is_rendering,
 )
 from grip_edge_middleware.settings import (
+    CDN,
+    Akamai,
+    Cloudflare,
+    CloudFront,
     Fastly,
+    Generic,
     RegionSettings,
     Settings,
+    Souin,
     StoreSettings,
     TopicSettings,
     Varnish,
@@ -559,11 +572,50 @@ def _region(region: RegionSettings) -> Region:
     )
 
 
-def make_purger(cdn: Varnish | Fastly, region: str) -> Purger:
+def make_purger(cdn: CDN, region: str) -> Purger:
     """Return what purges a CDN of a region."""
-    if isinstance(cdn, Varnish):
-        return VarnishPurger(cdn.url, soft=cdn.soft, region=region)
-    return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft, region=region)
+    match cdn:
+        case Varnish():
+            return VarnishPurger(cdn.url, soft=cdn.soft, region=region)
+        case Fastly():
+            return FastlyPurger(
+                cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft, region=region
+            )
+        case Souin():
+            return SouinPurger(cdn.url, path=cdn.path, region=region)
+        case Cloudflare():
+            return CloudflarePurger(cdn.zone_id, cdn.token, url=cdn.url, region=region)
+        case CloudFront():
+            return _cloudfront(cdn, region)
+        case Akamai():
+            return _akamai(cdn, region)
+        case Generic():
+            return _generic(cdn, region)
+
+
+def _cloudfront(cdn: CloudFront, region: str) -> Purger:
+    key = AccessKey(cdn.access_key_id, cdn.secret_access_key, cdn.session_token)
+    return CloudFrontPurger(cdn.distribution_id, key, url=cdn.url, region=region)
+
+
+def _akamai(cdn: Akamai, region: str) -> Purger:
+    client = AkamaiClient(cdn.client_token, cdn.client_secret, cdn.access_token)
+    return AkamaiPurger(cdn.host, client, network=cdn.network, soft=cdn.soft, region=region)
+
+
+def _generic(cdn: Generic, region: str) -> Purger:
+    return GenericPurger(
+        cdn.url,
+        dialect=cdn.dialect,
+        method=cdn.method,
+        name=cdn.name,
+        is_json=cdn.keys_in == "json",
+        separator=cdn.separator,
+        headers=cdn.headers,
+        body=cdn.body,
+        ok=cdn.ok,
+        region=region,
+    )
 
 
 def _store(settings: Settings, clock: EdgeClock) -> MemoryStore | SharedStore:

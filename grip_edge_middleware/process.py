@@ -42,8 +42,11 @@ def attach_to_process(lasting: Lasting) -> None:
             alive.after_fork()
 
     atexit.register(close)
+    if multiprocessing.parent_process() is not None:
+        # A forked child of multiprocessing, as granian's workers are, ends without atexit.
+        multiprocessing.util.Finalize(None, close, exitpriority=0)
     os.register_at_fork(after_in_child=after_fork)
-    # Children of multiprocessing end without atexit, and forget the finalizers of their parent.
+    # Those that are forked later forget the finalizers of their parent.
     multiprocessing.util.register_after_fork(
         lasting, lambda child: multiprocessing.util.Finalize(None, child.close, exitpriority=0)
     )

@@ -7,7 +7,6 @@ ever a GET without cookies or credentials, as a stranger would send it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import math
 import sys
@@ -38,6 +37,9 @@ MAX_BODY_BYTES = 800_000
 
 TARGET = "render"
 USER_AGENT = "grip-edge-middleware"
+# What is pushed continues bodies of all codings. To say nothing would be to take any:
+# https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3
+CODING = "identity"
 # An address of nobody (RFC 5737): an app may trust those of its own machine.
 STRANGER = "192.0.2.1"
 
@@ -125,6 +127,7 @@ class WSGIRenderer:
             "SERVER_PROTOCOL": "HTTP/1.1",
             "HTTP_HOST": self._origin.netloc,
             "HTTP_ACCEPT": accept or "*/*",
+            "HTTP_ACCEPT_ENCODING": CODING,
             "HTTP_USER_AGENT": USER_AGENT,
             "REMOTE_ADDR": STRANGER,
             "wsgi.version": (1, 0),
@@ -148,7 +151,8 @@ class ASGIRenderer:
         self._timeout_s = timeout_s
         self._origin = urlsplit(origin or "http://localhost")
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._app_scope: dict[str, Any] = {}
+        # Starlette finds itself in "app".
+        self._attached_by: tuple[Any, str] = (None, "")
         self._state: Scope = {}
 
     def attach(self, scope: Scope) -> None:
@@ -156,10 +160,11 @@ class ASGIRenderer:
 
         Of a request's own state nothing is kept: it may hold who is logged in.
         """
-        with contextlib.suppress(RuntimeError):  # trio runs no loop of asyncio's
+        try:  # noqa: SIM105 - each request does this, and `suppress` costs it more
             self._loop = asyncio.get_running_loop()
-        # Starlette finds itself in "app".
-        self._app_scope = {name: scope[name] for name in ("app", "root_path") if name in scope}
+        except RuntimeError:  # trio runs no loop of asyncio's
+            pass
+        self._attached_by = scope.get("app"), scope.get("root_path", "")
         if scope["type"] == "lifespan":
             # Filled while the app starts up, so the dict itself is kept.
             self._state = scope.get("state", {})
@@ -232,7 +237,7 @@ class ASGIRenderer:
         return nullcontext() if self._loop is None else asyncio.timeout(self._timeout_s)
 
     def _request_scope(self, path: str, accept: str | None) -> Scope:
-        root_path = self._app_scope.get("root_path", "")
+        app, root_path = self._attached_by
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -245,12 +250,14 @@ class ASGIRenderer:
             "headers": [
                 (b"host", self._origin.netloc.encode()),
                 (b"accept", (accept or "*/*").encode()),
+                (b"accept-encoding", CODING.encode()),
                 (b"user-agent", USER_AGENT.encode()),
             ],
             "client": (STRANGER, 0),
             "server": (self._origin.hostname or "localhost", self._origin.port),
             "state": dict(self._state),
-            **self._app_scope,
+            "root_path": root_path,
+            **({} if app is None else {"app": app}),
         }
 
 
@@ -267,7 +274,7 @@ class OriginRenderer:
             reason = "a private topic is rendered by its app only; wrap it here, or set a payload"
             raise DeliveryError(TARGET, reason, is_final=True)
         url = self._origin + quote(path, errors="surrogatepass")
-        headers = {"Accept": accept or "*/*", "User-Agent": USER_AGENT}
+        headers = {"Accept": accept or "*/*", "Accept-Encoding": CODING, "User-Agent": USER_AGENT}
         answer = self._transport.send(Request("GET", url, headers), max_bytes=MAX_BODY_BYTES)
         return _response(answer.status, list(answer.headers.items()), answer.body)
 
@@ -307,6 +314,9 @@ def _response(status: int, headers: Headers, body: bytes) -> Response:
     for name, value in headers:
         known = joined.get(name.lower())
         joined[name.lower()] = value if known is None else f"{known}, {value}"
+    if (coding := joined.get("content-encoding", CODING).lower()) != CODING:
+        reason = f"answered in {coding}, which was not accepted; compress what asks for it only"
+        raise DeliveryError(TARGET, reason, is_final=True)
     return Response(status, joined, body)
 
 

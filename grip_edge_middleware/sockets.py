@@ -184,7 +184,7 @@ class SocketRequest:
 
     def converse(self, facts: RequestFacts, body: bytes) -> Conversation:
         """Answer the events in the body."""
-        if (reason := facts.refusal() or self._foreign_origin()) is not None:
+        if (reason := self.plan.refusal(facts) or self._foreign_origin()) is not None:
             return self._refuse(reason)
         try:
             events = parse_events(body)

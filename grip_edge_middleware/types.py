@@ -12,6 +12,7 @@ __all__ = [
     "Hold",
     "Message",
     "Operation",
+    "RawHeaders",
     "Receive",
     "Scope",
     "Send",
@@ -28,6 +29,9 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Headers = list[tuple[str, str]]
 """Header lines in order; a name may stand more than once."""
+
+RawHeaders = list[tuple[bytes, bytes]]
+"""The same as ASGI has them."""
 
 Hold = Literal["stream", "response", "ws"]
 """How a GRIP proxy keeps a client: a stream that goes on, a long-poll, or a WebSocket."""

@@ -7,15 +7,15 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
+from grip_edge_middleware.gate import Gate
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.next_link import NextLink, Wanted
 from grip_edge_middleware.notes import Notes, current_notes
-from grip_edge_middleware.policy import Plan, Policy, RequestFacts
+from grip_edge_middleware.policy import Plan, Policy, RequestFacts, Unplanned
 from grip_edge_middleware.render import TARGET as RENDER
 from grip_edge_middleware.render import ASGIRenderer
 from grip_edge_middleware.sockets import (
@@ -32,13 +32,16 @@ from grip_edge_middleware.sockets import (
     is_of_socket,
     too_large,
 )
-from grip_edge_middleware.stores import Gate
-from grip_edge_middleware.types import ASGIApp, Headers, Message, Receive, Scope, Send
+from grip_edge_middleware.types import ASGIApp, Headers, Message, RawHeaders, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_LOOKED_AT = frozenset(
+    (b"accept", b"authorization", b"grip-edge-debug", b"grip-last", b"grip-sig", b"if-none-match")
+)
 
 
 class ASGIMiddleware:
@@ -63,29 +66,30 @@ class ASGIMiddleware:
         self.policy = policy
         self.gate = gate
         self.renderer = renderer
+        self._plans = policy.plans
         self._flush = flush
         self._longest_ttl = longest_ttl
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app, with a `send` of ours on configured routes only."""
-        if scope["type"] == "lifespan":
-            return await self._lifespan(scope, receive, send)
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        path = _path(scope)
-        plan = self.policy.match(path)
+            return await self._other(scope, receive, send)
+        path = _path(scope) if scope.get("root_path") else scope["path"]
+        plan = self._plans[path]
         if plan is None:
-            link = NextLink.read(self.policy, path, _value(scope, b"grip-last"))
-            if link is not None:
-                return await self._catch_up(link, scope, send)
             return await self.app(scope, receive, send)
+        if plan is Unplanned.NEXT_LINK:
+            return await self._catch_up(path, scope, receive, send)
         self.renderer.attach(scope)
         if (socket := SocketRequest.read(plan, *read_socket(scope))) is not None:
             return await self._converse(socket, scope, receive, send)
         notes = plan.notes()
         token = current_notes.set(notes)
         try:
-            request = await off_loop(self.gate, self._facts, scope, plan)
+            if self.gate.is_local:
+                request = self._facts(scope, plan)
+            else:
+                request = await asyncio.to_thread(self._facts, scope, plan)
             return await self.app(scope, receive, self._with_headers(plan, notes, request, send))
         finally:
             current_notes.reset(token)
@@ -94,10 +98,12 @@ class ASGIMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 notes.is_closed = True
-                headers = _decode(message.get("headers", ()))
-                status = message["status"]
-                applied = await off_loop(self.gate, plan.apply, request, status, headers, notes)
-                message = {**message, "headers": _encode(applied)}
+                asked = request, message["status"], list(message.get("headers", ())), notes
+                if self.gate.is_local:
+                    headers = plan.apply_raw(*asked)
+                else:
+                    headers = await asyncio.to_thread(plan.apply_raw, *asked)
+                message = {**message, "headers": headers}
             elif message["type"] == "http.response.body" and not message.get("more_body"):
                 notes.is_over = True
             await send(message)
@@ -106,25 +112,31 @@ class ASGIMiddleware:
 
     def _facts(self, scope: Scope, plan: Plan) -> RequestFacts:
         """Read what decides, before the app reads anything."""
+        asked = _asked(scope)
         gate = self.gate.for_request(plan.names)
+        since = gate.sequence()
+        root_path = scope.get("root_path", "")
+        policy = self.policy
         return RequestFacts(
             scope["method"],
-            _value(scope, b"accept"),
-            _value(scope, b"if-none-match"),
-            is_authorized=any(name == b"authorization" for name, _ in scope["headers"]),
-            has_changed=partial(gate.has_changed, since=gate.sequence()),
-            versions=gate.versions(plan.names),
-            versions_now=gate.versions,
-            longest_ttl=self._longest_ttl(),
-            mount=quote(scope.get("root_path", ""), errors="surrogatepass"),
-            # Looking for a header costs a walk through all, so only who has a secret does.
-            is_debugged=self.policy.debug != ""
-            and self.policy.may_debug(_value(scope, b"grip-edge-debug")),
-            refusal=partial(self.policy.refusal, _value(scope, b"grip-sig"), time.time()),
+            gate,
+            since,
+            plan.versions(gate, since),
+            asked.get(b"accept", ""),
+            asked.get(b"if-none-match", ""),
+            b"authorization" in asked,
+            root_path and quote(root_path, errors="surrogatepass"),
+            self._longest_ttl(),
+            asked.get(b"grip-sig", ""),
+            time.time(),
+            policy.debug != "" and policy.may_debug(asked.get(b"grip-edge-debug", "")),
         )
 
-    async def _catch_up(self, link: NextLink, scope: Scope, send: Send) -> None:
-        await _send_answer(await self._answer(link, scope), send)
+    async def _catch_up(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        link = NextLink.read(self.policy, path, _asked(scope).get(b"grip-last", ""))
+        if link is None:
+            return await self.app(scope, receive, send)
+        return await _send_answer(await self._answer(link, scope), send)
 
     async def _answer(self, link: NextLink, scope: Scope) -> tuple[int, Headers, bytes]:
         self.renderer.attach(scope)
@@ -145,6 +157,11 @@ class ASGIMiddleware:
             too_large() if body is None else await converse(socket, facts, body, ask, self.gate)
         )
         await _send_answer(answer, send)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._lifespan(scope, receive, send)
+        return await self.app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Flush before the app shuts down and after: uvicorn skips `atexit` on SIGTERM."""
@@ -259,7 +276,7 @@ async def catch_up(
     link: NextLink, request: RequestFacts, renderer: ASGIRenderer, gate: Gate
 ) -> tuple[int, Headers, bytes]:
     """Return the answer to a next link: its status, headers and body."""
-    if (reason := request.refusal()) is not None:
+    if (reason := link.plan.refusal(request)) is not None:
         return link.refuse(reason)
     notes = link.plan.notes()
     token = current_notes.set(notes)
@@ -293,6 +310,16 @@ def _value(scope: Scope, wanted: bytes) -> str:
     return ", ".join(value.decode("latin-1") for name, value in scope["headers"] if name == wanted)
 
 
+def _asked(scope: Scope) -> dict[bytes, str]:
+    """Return the request headers that are looked at, several lines as one."""
+    asked: dict[bytes, str] = {}
+    for name, value in scope["headers"]:
+        if name in _LOOKED_AT:
+            text = value.decode("latin-1")
+            asked[name] = f"{asked[name]}, {text}" if name in asked else text
+    return asked
+
+
 def _path(scope: Scope) -> str:
     """Return the path below the app's mount point, as the app's own routes name it."""
     path: str = scope["path"]
@@ -304,10 +331,6 @@ def _path(scope: Scope) -> str:
     return path
 
 
-def _decode(headers: object) -> Headers:
-    return [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers]  # type: ignore[attr-defined]
-
-
-def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
+def _encode(headers: Headers) -> RawHeaders:
     # ASGI wants header names in lower case.
     return [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers]

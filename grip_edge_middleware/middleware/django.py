@@ -19,6 +19,7 @@ from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from grip_edge_middleware.gate import Gate
 from grip_edge_middleware.middleware import asgi, wsgi
 from grip_edge_middleware.next_link import NextLink
 from grip_edge_middleware.notes import Notes, current_notes, leave_behind
@@ -32,7 +33,6 @@ from grip_edge_middleware.sockets import (
     SocketRequest,
     too_large,
 )
-from grip_edge_middleware.stores import Gate
 from grip_edge_middleware.types import ASGIApp, Headers, WSGIApplication
 
 logger = logging.getLogger(__name__)
@@ -116,8 +116,8 @@ class Deciding:
             plan,
             self.policy,
             self.gate,
-            longest_ttl=self.longest_ttl(),
-            mount=quote(_mount(request), errors="surrogatepass"),
+            self.longest_ttl(),
+            quote(_mount(request), errors="surrogatepass"),
         )
 
 

@@ -343,6 +343,7 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "flush_timeout": seconds,
     "max_pending": count,
     "key_budget": key_budget,
+    "cache_groups": boolean,
     "confirm_after": confirm_after,
     "replica_lag": seconds,
     "degraded_ttl": whole_seconds,

@@ -16,7 +16,7 @@ from grip_edge_middleware.settings import (
     TopicSettings,
     checks,
 )
-from grip_edge_middleware.settings.cdns import read_cdns
+from grip_edge_middleware.settings.cdns import check_headers, read_cdns
 from grip_edge_middleware.settings.defaults import (
     GLOBAL_DEFAULTS,
     GLOBAL_ONLY,
@@ -50,7 +50,7 @@ def read_settings(reader: Reader, found: object) -> Settings | None:
     check_sockets(reader, topics, everywhere)
     if own["confirm_after"] == () and any(topic.refetch for topic in topics):
         reader.wrong("refetch", "nothing is sent again with confirm_after 0", "leave out one")
-    return Settings(
+    settings = Settings(
         topics=topics,
         throttle=shared["throttle"],
         trunk=replace(trunk, cdns=read_cdns(reader, "cdn", found.get("cdn"))),
@@ -61,6 +61,8 @@ def read_settings(reader: Reader, found: object) -> Settings | None:
         is_external=_is_external(reader, found),
         **own,
     )
+    check_headers(reader, settings.dialects)
+    return settings
 
 
 def _store(reader: Reader, found: Mapping[Any, Any]) -> StoreSettings | None:

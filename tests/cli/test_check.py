@@ -106,6 +106,30 @@ def test_a_wrong_token_is_found_and_not_shown(
     assert TOKEN not in ended.out + ended.err + people.out + people.err
 
 
+@pytest.mark.parametrize(
+    ("status", "do"),
+    [
+        (0, ""),
+        (403, "make a token with the permission Zone, Cache Purge for this zone"),
+        (429, "the plan's limit of purges is used up"),
+        (500, "is url the API's?"),
+    ],
+)
+def test_cloudflare_is_asked_and_its_answer_explained(
+    status: int, do: str, check: Callable[..., Ended], server: RecordingServer
+) -> None:
+    cdn = {"cloudflare": {"zone_id": "Z", "token": TOKEN, "url": server.url}}
+    if status:
+        server.respond = lambda request: Answer(status, {}, f"not {TOKEN}".encode())
+
+    ended = check(settings_for(server.url, cdn=cdn), "--json")
+
+    level, _, told = found(ended)["cloudflare Z"]
+    assert level == ("wrong" if status else "ok")
+    assert told.startswith(do)
+    assert TOKEN not in ended.out + ended.err
+
+
 def test_a_dead_target_is_found(check: Callable[..., Ended]) -> None:
     ended = check(settings_for(CLOSED), "--json")
 

@@ -17,12 +17,6 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Engine, Table, event, inspect
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncEngine,
-    AsyncSession,
-    async_scoped_session,
-)
 from sqlalchemy.orm import (
     InstanceState,
     Mapper,
@@ -30,7 +24,6 @@ from sqlalchemy.orm import (
     SessionTransaction,
     UOWTransaction,
     object_session,
-    scoped_session,
 )
 
 from grip_edge_middleware.changes import Change, Watch
@@ -125,8 +118,7 @@ class SQLAlchemySource:
 
     def follow(self, target: object) -> bool:
         """Follow an engine of which no session may be seen; False if it is none."""
-        if isinstance(target, AsyncEngine):
-            target = target.sync_engine
+        target = getattr(target, "sync_engine", target)
         if not isinstance(target, Engine):
             return False
         follow(target.dialect)
@@ -135,13 +127,12 @@ class SQLAlchemySource:
 
     def defer(self, on_commit: object, changes: Sequence[Change]) -> bool:
         """Tell of the changes when a session's or connection's transaction is committed."""
-        match on_commit:
-            case Session() | AsyncSession() | scoped_session() | async_scoped_session():
+        match _sync(on_commit):
+            case Session() as session:
                 _listen_for_deferrals()
-                session = _sync_session(on_commit)
                 Deferral.of(session).add(session, self._observer, changes)
-            case Connection() | AsyncConnection():
-                self._defer_on_connection(_sync_connection(on_commit), changes)
+            case Connection() as connection:
+                self._defer_on_connection(connection, changes)
             case _:
                 return False
         return True
@@ -434,16 +425,15 @@ def _mapper(kind: type) -> Mapper[Any] | None:
     return cast(Mapper[Any] | None, inspect(kind, raiseerr=False))
 
 
-def _sync_session(session: Any) -> Session:
-    while not isinstance(session, Session):
-        session = session() if hasattr(session, "registry") else session.sync_session
-    return session
+def _sync(target: Any) -> object:
+    """Return the session or connection that does the work, of one that is scoped or awaited.
 
-
-def _sync_connection(connection: Any) -> Connection:
-    if isinstance(connection, AsyncConnection):
-        connection = connection.sync_connection
-    return cast(Connection, connection)
+    The classes of SQLAlchemy's asyncio are not imported: from 2.1 on that takes greenlet, which an
+    app that awaits nothing need not have.
+    """
+    if hasattr(target, "session_factory"):
+        target = target()
+    return getattr(target, "sync_session", getattr(target, "sync_connection", target))
 
 
 @cache
