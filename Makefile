@@ -1,4 +1,4 @@
-# make demo      the Flask example behind the embedded edge (APP=starlette or django for the others; EDGE=real:
+# make demo      the Flask example behind the embedded edge (APP=starlette, django or chat for the others; EDGE=real:
 #                Pushpin and Varnish)
 # make test      linters, types and every test, live ones included
 # make lab       the race laboratory: longer runs on the real edge, and kills, and other people's tests; prints its

@@ -64,16 +64,17 @@ class Change:
 def encode(data: Data) -> Mapping[Hold, Response]:
     """Return the data as a message for each kind of hold.
 
-    JSON is an event on a stream (`data: {...}`) and a JSON body for a long-poll. TypeError or
-    ValueError if it is neither text, bytes nor JSON.
+    JSON is an event on a stream (`data: {...}`), and itself for a long-poll or a WebSocket.
+    TypeError or ValueError if it is neither text, bytes nor JSON.
     """
     if isinstance(data, str | bytes):
         message = Response(200, {}, _to_bytes(data) if isinstance(data, str) else data)
-        return {"stream": message, "response": message}
+        return {"stream": message, "response": message, "ws": message}
     body = _to_bytes(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     return {
         "stream": Response(200, {"content-type": "text/event-stream"}, b"data: %s\n\n" % body),
         "response": Response(200, {"content-type": "application/json"}, body),
+        "ws": Response(200, {"content-type": "application/json"}, body),
     }
 
 
@@ -153,7 +154,7 @@ class Watch:
 
     def _applies(self, when: str | Callable[[Any], Any], instance: object) -> bool:
         try:
-            return bool(_resolve(when)(instance))
+            return bool(resolve(when)(instance))
         except Exception:
             name = self.topic.template.text
             logger.exception(
@@ -166,7 +167,7 @@ class Watch:
         self, payload: str | Callable[[Any], Any], instance: object
     ) -> Mapping[Hold, Response] | None:
         try:
-            return encode(_resolve(payload)(instance))
+            return encode(resolve(payload)(instance))
         except Exception:
             name = self.topic.template.text
             logger.exception(
@@ -202,7 +203,7 @@ class Watch:
             self._kept[texts] = change
 
 
-def _resolve(target: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
+def resolve(target: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return what a dotted path names. It is imported by then: its model's instance exists."""
     if not isinstance(target, str):
         return target

@@ -26,7 +26,7 @@ from grip_edge_middleware.middleware.asgi import ASGIMiddleware
 from grip_edge_middleware.middleware.wsgi import WSGIMiddleware
 from grip_edge_middleware.notes import current_notes
 from grip_edge_middleware.outbox import Outbox
-from grip_edge_middleware.policy import Policy, find_topic
+from grip_edge_middleware.policy import Policy, named_topic
 from grip_edge_middleware.process import warn_of_siblings
 from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers import Purger
@@ -61,6 +61,7 @@ from grip_edge_middleware.settings import (
     TopicSettings,
     Varnish,
 )
+from grip_edge_middleware.sockets import Socket, current_socket
 from grip_edge_middleware.stores.codec import Codec
 from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.stores.records import Shelf
@@ -187,6 +188,15 @@ class GripEdge:
         notes = current_notes.get()
         if notes is not None:
             notes.declines_hold = True
+
+    @property
+    def socket(self) -> Socket | None:
+        """The WebSocket whose request is running, None if the request is an ordinary one.
+
+        if edge.socket and edge.socket.is_opening:
+            edge.socket.subscribe("presence-{room}", room=room)
+        """
+        return current_socket.get()
 
     @property
     def is_rendering(self) -> bool:
@@ -432,7 +442,7 @@ class _Parts:
 
     def find(self, name: str, params: Mapping[str, object]) -> tuple[TopicSettings, Topic]:
         """Return a topic by its name, or by its template and values."""
-        return named_topic(self.settings, name, params)
+        return named_topic(self.settings.topics, name, params)
 
     def changes(self, instance: object) -> list[Change]:
         """Return what an update of the instance changes."""
@@ -513,34 +523,6 @@ class _Parts:
             self.outbox.close()
         self.dispatcher.close()
         self.watchers.close()
-
-
-def named_topic(
-    settings: Settings, name: str, params: Mapping[str, object]
-) -> tuple[TopicSettings, Topic]:
-    """Return a topic by its name, or by its template and values. TopicError if there is none."""
-    for topic in settings.topics:
-        if topic.template.text == name:
-            return topic, _fill(topic, params)
-    found = None if params else find_topic(settings.topics, name)
-    if found is None:
-        declared = ", ".join(f'"{topic.template.text}"' for topic in settings.topics)
-        raise TopicError(f'no topic is named "{name}"; the settings declare {declared}')
-    return found
-
-
-def _fill(settings: TopicSettings, params: Mapping[str, object]) -> Topic:
-    template = settings.template
-    if set(params) != set(template.params):
-        wanted = ", ".join(f"{param}=..." for param in template.params) or "no values"
-        given = ", ".join(params) or "none"
-        raise TopicError(f'topic "{template.text}" takes {wanted}; given were {given}')
-    if None in params.values():
-        raise TopicError(f'topic "{template.text}" takes no None')
-    try:
-        return template.fill(params)
-    except ValueError as error:
-        raise TopicError(f'topic "{template.text}": {error}') from None
 
 
 def _name(found: object) -> str:

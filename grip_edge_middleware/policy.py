@@ -33,7 +33,7 @@ from grip_edge_middleware.cache_control import (
     without,
 )
 from grip_edge_middleware.debug_header import build_debug
-from grip_edge_middleware.errors import SignatureError
+from grip_edge_middleware.errors import SignatureError, TopicError
 from grip_edge_middleware.gate import Gate
 from grip_edge_middleware.grip import (
     CATCH_UP_SOON_S,
@@ -169,6 +169,11 @@ class Plan:
     def refusal(self, request: RequestFacts) -> str | None:
         """Return why a request is not taken for one of a GRIP proxy's, None if it is."""
         return self.policy.refusal(request.grip_sig, request.at)
+
+    @property
+    def sockets(self) -> tuple[Shown, ...]:
+        """What of it is told to WebSockets."""
+        return tuple(shown for shown in self.shown if shown.route.hold == "ws")[:MAX_CHANNELS]
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -351,7 +356,8 @@ class Plan:
             return []
         held = [shown for shown in self.shown if _is_held(shown.route, request.accept)]
         if not held:
-            notes.unheld_by = "accept" if any(s.route.hold for s in self.shown) else "settings"
+            is_for_others = any(s.route.hold not in (None, "ws") for s in self.shown)
+            notes.unheld_by = "accept" if is_for_others else "settings"
         elif self.is_private and (reason := self.refusal(request)) is not None:
             notes.unheld_by = "stranger"
             _warn_of_stranger(self.route, reason)
@@ -609,6 +615,13 @@ class Policy:
         is_shown = route.pattern.fill(dict(topic.params)) is not None
         return _shown(settings, topic, route) if is_shown else None
 
+    def name_topic(self, name: str, params: Mapping[str, object]) -> str:
+        """Return a topic's name, from itself or from its template and values.
+
+        TopicError if there is none.
+        """
+        return named_topic(self._topics, name, params)[1].name
+
     def any_key(self, key: str) -> str | None:
         """Return what stands for all topics of this one's template where there is no room for each.
 
@@ -628,9 +641,9 @@ class Policy:
 
 
 def _shown(settings: TopicSettings, topic: Topic, route: Route) -> Shown:
-    # A next link reads the topic's values from its name; a long-poll is asked again as it was.
+    # A next link reads the topic's values from its name; the others are asked again as they were.
     recovers = route.hold is not None and settings.can_recover(route.hold)
-    is_readable = route.hold == "response" or not topic.is_shortened
+    is_readable = route.hold != "stream" or not topic.is_shortened
     type_key = settings.template.type_key
     auto_tags = settings.auto_tags is not None
     return Shown(topic, route, recovers and is_readable, settings.private, type_key, auto_tags)
@@ -644,6 +657,35 @@ def find_topic(topics: Iterable[TopicSettings], name: str) -> tuple[TopicSetting
             if topic is not None:
                 return settings, topic
     return None
+
+
+def named_topic(
+    topics: Iterable[TopicSettings], name: str, params: Mapping[str, object]
+) -> tuple[TopicSettings, Topic]:
+    """Return a topic by its name, or by its template and values. TopicError if there is none."""
+    topics = tuple(topics)
+    for topic in topics:
+        if topic.template.text == name:
+            return topic, _fill(topic, params)
+    found = None if params else find_topic(topics, name)
+    if found is None:
+        declared = ", ".join(f'"{topic.template.text}"' for topic in topics)
+        raise TopicError(f'no topic is named "{name}"; the settings declare {declared}')
+    return found
+
+
+def _fill(settings: TopicSettings, params: Mapping[str, object]) -> Topic:
+    template = settings.template
+    if set(params) != set(template.params):
+        wanted = ", ".join(f"{param}=..." for param in template.params) or "no values"
+        given = ", ".join(params) or "none"
+        raise TopicError(f'topic "{template.text}" takes {wanted}; given were {given}')
+    if None in params.values():
+        raise TopicError(f'topic "{template.text}" takes no None')
+    try:
+        return template.fill(params)
+    except ValueError as error:
+        raise TopicError(f'topic "{template.text}": {error}') from None
 
 
 _asked = attrgetter("method", "accept", "if_none_match", "is_authorized", "mount", "longest_ttl")
@@ -665,7 +707,9 @@ def _channels(request: RequestFacts, held: list[Shown]) -> dict[str, str | None]
 
 
 def _is_held(route: Route, accept: str) -> bool:
-    return route.hold is not None and (route.accept is None or _accepts(accept, route.accept))
+    if route.hold in (None, "ws"):  # a WebSocket is none of its responses
+        return False
+    return route.accept is None or _accepts(accept, route.accept)
 
 
 def _hold_of(held: list[Shown]) -> Hold:

@@ -125,7 +125,7 @@ SETTINGS = (
     Setting(
         "hold",
         'How the GRIP proxy keeps clients: `"stream"` for server-sent events, `"response"` for '
-        "long-polling. "
+        'long-polling, `"ws"` for WebSockets. '
         "With `None` the response is cached and purged, and not held.",
     ),
     Setting(
@@ -171,6 +171,20 @@ SETTINGS = (
         "public",
         "Share the responses to requests with `Authorization`. Else they are kept for nobody.",
         source="https://www.rfc-editor.org/rfc/rfc9111#section-3.5",
+    ),
+    Setting(
+        "receive",
+        "Have what the client of a WebSocket says be a POST of the path. Else it is dropped.",
+    ),
+    Setting(
+        "on_close",
+        "A function that is called with the WebSocket that its client closed; under ASGI it may "
+        "be a coroutine function.",
+    ),
+    Setting(
+        "origins",
+        "The other origins whose pages may open WebSockets, as browsers send cookies with any "
+        'page\'s. `"*"` is any.',
     ),
     Setting(
         "payload",

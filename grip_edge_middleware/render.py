@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ from grip_edge_middleware.types import (
     ASGIApp,
     Headers,
     Message,
+    Receive,
     Scope,
     WSGIApplication,
     WSGIEnvironment,
@@ -84,6 +86,20 @@ class WSGIRenderer:
 
     def render(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
         """Return the app's response to a GET."""
+        try:
+            with _as_edge(is_private):
+                environ = self._environ(path, accept)
+                return _response(*self.call(environ, timeout_s=self._timeout_s))
+        except DeliveryError:
+            raise
+        except BaseException as error:  # not even SystemExit may end the dispatcher's thread
+            raise _raised(path, error) from error
+
+    def call(
+        self, environ: WSGIEnvironment, *, timeout_s: float = math.inf
+    ) -> tuple[int, Headers, bytes]:
+        """Return the app's response to any request; DeliveryError if there is none."""
+        asked = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
         started: list[tuple[str, Headers]] = []
         body = bytearray()
 
@@ -91,21 +107,14 @@ class WSGIRenderer:
             started[:] = [(status, headers)]
             return body.extend
 
-        deadline = time.monotonic() + self._timeout_s
-        try:
-            with _as_edge(is_private):
-                chunks = self._app(self._environ(path, accept), start_response)
-                _read(chunks, body, deadline)
-        except DeliveryError:
-            raise
-        except BaseException as error:  # not even SystemExit may end the dispatcher's thread
-            raise _raised(path, error) from error
+        deadline = time.monotonic() + timeout_s
+        _read(self._app(environ, start_response), body, deadline)
         if not started:
-            raise DeliveryError(TARGET, f"GET {path}: the app started no response")
+            raise DeliveryError(TARGET, f"{asked}: the app started no response")
         status, headers = started[0]
         if not status[:3].isdigit() or len(status) < 3:
-            raise DeliveryError(TARGET, f"GET {path}: {status!r} is no status")
-        return _response(int(status[:3]), headers, bytes(body))
+            raise DeliveryError(TARGET, f"{asked}: {status!r} is no status")
+        return int(status[:3]), headers, bytes(body)
 
     def _environ(self, path: str, accept: str | None) -> dict[str, Any]:
         return {
@@ -185,13 +194,26 @@ class ASGIRenderer:
 
     async def respond(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
         """Return the app's response to a GET, on the loop that serves the app."""
+        with _as_edge(is_private):
+            async with self._time_limit():
+                return _response(*await self.call(self._request_scope(path, accept)))
+
+    async def call(
+        self, scope: Scope, said: bytes = b"", then: Receive | None = None
+    ) -> tuple[int, Headers, bytes]:
+        """Return the app's response to any request; DeliveryError if there is none.
+
+        `then` is what the app receives after the body.
+        """
         start: Message = {}
         body = bytearray()
-        messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
+        messages = iter([{"type": "http.request", "body": said, "more_body": False}])
 
         async def receive() -> Message:
             for message in messages:
                 return message
+            if then is not None:
+                return await then()
             # Nobody hangs up: an app that listens for that waits until it has answered.
             return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
@@ -202,14 +224,13 @@ class ASGIRenderer:
                 body.extend(message.get("body", b""))
                 _check_size(len(body))
 
-        with _as_edge(is_private):
-            async with self._time_limit():
-                await self._app(self._request_scope(path, accept), receive, send)
+        await self._app(scope, receive, send)
         if not start:
-            raise DeliveryError(TARGET, f"GET {path}: the app started no response")
+            asked = f"{scope['method']} {scope['path']}"
+            raise DeliveryError(TARGET, f"{asked}: the app started no response")
         raw = start.get("headers", ())
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
-        return _response(start["status"], headers, bytes(body))
+        return start["status"], headers, bytes(body)
 
     def _time_limit(self) -> AbstractAsyncContextManager[object]:
         # Trio has its own limits.

@@ -33,7 +33,7 @@ Headers = list[tuple[str, str]]
 RawHeaders = list[tuple[bytes, bytes]]
 """The same as ASGI has them."""
 
-Hold = Literal["stream", "response"]
-"""What the GRIP proxy does after the first response: stream on, or long-poll."""
+Hold = Literal["stream", "response", "ws"]
+"""How a GRIP proxy keeps a client: a stream that goes on, a long-poll, or a WebSocket."""
 
 Operation = Literal["insert", "update", "delete"]

@@ -437,6 +437,26 @@ def test_a_topic_without_a_hold_is_tagged_and_not_subscribed() -> None:
     assert value(left, "Grip-Channel") == "a"
 
 
+SOCKET = {
+    "c-{name}": {"routes": ["/c/<name>/"], "hold": "ws"},
+}
+SIGNED = {"grip_url": f"http://h:1?verify-key={'k' * 32}", "secret": "s" * 32}
+
+
+def test_a_get_of_a_sockets_path_is_a_page_that_is_not_held() -> None:
+    page = leave(HTML, of=plan(topics=SOCKET, **SIGNED))
+
+    assert page == HTML + FRESH + KEY
+
+
+def test_a_path_may_have_a_stream_beside_its_sockets() -> None:
+    routes = [{"path": "/c/<name>/", "hold": "stream"}, {"path": "/c/<name>/", "hold": "ws"}]
+
+    page = leave(HTML, of=plan(topics={"c-{name}": {"routes": routes}}, **SIGNED))
+
+    assert value(page, "Grip-Hold") == "stream"
+
+
 def test_topics_with_another_hold_are_not_subscribed() -> None:
     topics = {
         "a": {"routes": ["/"], "hold": "response"},

@@ -637,6 +637,38 @@ def test_a_private_topic_needs_a_verify_key_in_every_region() -> None:
 KNOWN_CDNS = "known are varnish, fastly, souin, cloudflare, cloudfront, akamai, generic"
 
 
+def test_a_socket_needs_a_verify_key_and_a_secret() -> None:
+    lines = complain(
+        {"topics": {"c": {"hold": "ws", "routes": ["/c"]}}, "grip_url": "http://a:1"},
+    )
+
+    assert lines == [
+        (
+            'topics["c"].hold: "ws", and no verify key tells the requests of a GRIP proxy from '
+            "anybody's (set GRIP_VERIFY_KEY to the proxy's sig_key, or verify-key in grip_url)"
+        ),
+        (
+            "secret: missing, and it signs what is known of each WebSocket (set it or "
+            "GRIP_EDGE_SECRET to 32 random characters, in all processes the same)"
+        ),
+    ]
+
+
+def test_one_path_may_be_a_stream_and_a_socket() -> None:
+    routes = [{"path": "/c", "hold": "stream"}, {"path": "/c", "hold": "ws", "origins": "*"}]
+    settings = Settings.parse(
+        {
+            "topics": {"c": {"routes": routes}},
+            "grip_url": f"http://a:1?verify-key={'k' * 32}",
+            "secret": "s" * 32,
+        },
+        {},
+    )
+
+    assert set(settings.topics[0].held_routes) == {"stream", "ws"}
+    assert settings.topics[0].routes[1].origins == ("*",)
+
+
 def with_regions(found: object) -> dict[str, Any]:
     return {**with_topic(ROUTE), "regions": found}
 
@@ -723,15 +755,15 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     # What may be set for all topics.
     (
         {**with_topic(ROUTE), "hold": "steam"},
-        ['hold: expected "stream" or "response" or None, got "steam" (did you mean "stream"?)'],
+        ['hold: expected "stream", "response", "ws" or None, got "steam" (did you mean "stream"?)'],
     ),
     (
         {**with_topic(ROUTE), "hold": True},
-        ['hold: expected "stream" or "response" or None, got True'],
+        ['hold: expected "stream", "response", "ws" or None, got True'],
     ),
     (
         {**with_topic(ROUTE), "hold": []},
-        ['hold: expected "stream" or "response" or None, got list'],
+        ['hold: expected "stream", "response", "ws" or None, got list'],
     ),
     (
         {**with_topic(ROUTE), "accept": "json"},
@@ -767,6 +799,35 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ),
     ({**with_topic(ROUTE), "public": "yes"}, ['public: expected True or False, got "yes"']),
     ({**with_topic(ROUTE), "public": 1}, ["public: expected True or False, got 1"]),
+    (
+        {**with_topic(ROUTE), "recieve": True},
+        ['recieve: unknown setting (did you mean "receive"?)'],
+    ),
+    ({**with_topic(ROUTE), "receive": "all"}, ['receive: expected True or False, got "all"']),
+    (
+        {**with_topic(ROUTE), "on_close": "app.closed"},
+        ['on_close: expected a callable or "module:name", got "app.closed"'],
+    ),
+    *(
+        (
+            {**with_topic(ROUTE), "origins": found},
+            [f'origins: expected a list such as ["https://example.com"], or "*", got {said}'],
+        )
+        for found, said in (("https://example.com", '"https://example.com"'), (1, "1"))
+    ),
+    *(
+        (
+            {**with_topic(ROUTE), "origins": [found]},
+            [f"origins: expected an origin such as https://example.com, got {said}"],
+        )
+        for found, said in (
+            ("example.com", '"example.com"'),
+            ("https://example.com/", '"https://example.com/"'),
+            ("https://ann:secret@example.com", '"https://..."'),
+            ("ws://example.com", '"ws://example.com"'),
+            (None, "None"),
+        )
+    ),
     ({**with_topic(ROUTE), "throttle": -1}, ["throttle: expected seconds, 0 or more, got -1"]),
     (
         {**with_topic(ROUTE), "throttle": float("nan")},
@@ -978,8 +1039,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         with_topic({**ROUTE, "hold": "responses"}),
         [
             (
-                'topics["c-{name}"].hold: expected "stream" or "response" or None, got "responses" '
-                '(did you mean "response"?)'
+                'topics["c-{name}"].hold: expected "stream", "response", "ws" or None, '
+                'got "responses" (did you mean "response"?)'
             )
         ],
     ),
@@ -1036,8 +1097,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         [
             (
                 'topics["c-{name}"].routes[0].throttle: unknown setting (known are accept, '
-                "browser_ttl, edge_ttl, hold, hold_timeout, keep_alive, path, public, "
-                "stale_if_error)"
+                "browser_ttl, edge_ttl, hold, hold_timeout, keep_alive, on_close, origins, path, "
+                "public, receive, stale_if_error)"
             )
         ],
     ),

@@ -158,7 +158,7 @@ def _idle(route: Route) -> Finding | None:
             f"{COMMON_IDLE_S} s",
             "set hold_timeout to 55 or less, or raise the idle timeout of all on the way",
         )
-    if route.hold != "stream" or 0 < route.keep_alive < COMMON_IDLE_S:
+    if route.hold == "response" or 0 < route.keep_alive < COMMON_IDLE_S:
         return None
     quiet = f"a byte only every {route.keep_alive} s" if route.keep_alive else "no byte while idle"
     return warning(

@@ -13,8 +13,8 @@ from grip_edge_middleware.cli.named import app_options, chosen_edge
 from grip_edge_middleware.cli.screen import Screen, screen_options
 from grip_edge_middleware.cli.status import WrongUse
 from grip_edge_middleware.cli.values import is_template, parse_values
-from grip_edge_middleware.edge import make_purger, named_topic
-from grip_edge_middleware.policy import find_topic
+from grip_edge_middleware.edge import make_purger
+from grip_edge_middleware.policy import find_topic, named_topic
 from grip_edge_middleware.purgers import Purger
 from grip_edge_middleware.settings import CDN, Akamai, Fastly, Settings, Varnish
 from grip_edge_middleware.topics import SITE_KEY, escape_key
@@ -95,7 +95,7 @@ def chosen_keys(settings: Settings, words: Sequence[str], *, is_all: bool) -> li
 
 def _keys(settings: Settings, word: str, values: Sequence[str]) -> tuple[str, ...]:
     if is_template(word):
-        declared, topic = named_topic(settings, word, parse_values(values))
+        declared, topic = named_topic(settings.topics, word, parse_values(values))
         return declared.template.keys(topic)
     key = _key(word)
     # As a change of the topic does: pages of many topics have the key of their kind instead.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from grip_edge_middleware.gate import Gate
@@ -17,6 +18,20 @@ from grip_edge_middleware.notes import Notes, current_notes
 from grip_edge_middleware.policy import Plan, Policy, RequestFacts, Unplanned
 from grip_edge_middleware.render import TARGET as RENDER
 from grip_edge_middleware.render import ASGIRenderer
+from grip_edge_middleware.sockets import (
+    FAILURE,
+    MAX_EVENTS_BYTES,
+    NOTHING,
+    Answer,
+    Asked,
+    Socket,
+    SocketRequest,
+    Step,
+    advance,
+    current_socket,
+    is_of_socket,
+    too_large,
+)
 from grip_edge_middleware.types import ASGIApp, Headers, Message, RawHeaders, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -66,6 +81,8 @@ class ASGIMiddleware:
         if plan is Unplanned.NEXT_LINK:
             return await self._catch_up(path, scope, receive, send)
         self.renderer.attach(scope)
+        if (socket := SocketRequest.read(plan, *read_socket(scope))) is not None:
+            return await self._converse(socket, scope, receive, send)
         notes = plan.notes()
         token = current_notes.set(notes)
         try:
@@ -119,16 +136,27 @@ class ASGIMiddleware:
         link = NextLink.read(self.policy, path, _asked(scope).get(b"grip-last", ""))
         if link is None:
             return await self.app(scope, receive, send)
-        status, headers, body = await self._answer(link, scope)
-        start = {"type": "http.response.start", "status": status, "headers": _encode(headers)}
-        await send(start)
-        await send({"type": "http.response.body", "body": body})
-        return None
+        return await _send_answer(await self._answer(link, scope), send)
 
     async def _answer(self, link: NextLink, scope: Scope) -> tuple[int, Headers, bytes]:
         self.renderer.attach(scope)
         request = link.as_page(await off_loop(self.gate, self._facts, scope, link.plan))
         return await catch_up(link, request, self.renderer, self.gate)
+
+    async def _converse(
+        self, socket: SocketRequest, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        body = await read_events(receive)
+
+        async def ask(asked: Asked) -> Answer:
+            inner = inner_scope(scope, asked)
+            return Answer(*await self.renderer.call(inner, asked.body, receive))
+
+        facts = await off_loop(self.gate, self._facts, scope, socket.plan)
+        answer = (
+            too_large() if body is None else await converse(socket, facts, body, ask, self.gate)
+        )
+        await _send_answer(answer, send)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -163,6 +191,87 @@ async def off_loop(gate: Gate, ask: Callable[P, T], *args: P.args, **kwargs: P.k
     return await asyncio.to_thread(ask, *args, **kwargs)
 
 
+def read_socket(scope: Scope) -> tuple[str, str, Callable[[str], str]]:
+    """Return the method, the path, and what tells the headers, by their names in lower case."""
+    return scope["method"], scope["path"], lambda name: _value(scope, name.encode())
+
+
+async def read_events(receive: Receive) -> bytes | None:
+    """Return the body of a request, None if it is larger than events are."""
+    body = bytearray()
+    has_more = True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        has_more = message.get("more_body", False)
+        if len(body) > MAX_EVENTS_BYTES:
+            return None
+    return bytes(body)
+
+
+def inner_scope(scope: Scope, asked: Asked) -> Scope:
+    """Return the request that the app is asked, with what the client said when it connected."""
+    kept = [
+        (n, v)
+        for n, v in scope["headers"]
+        if not is_of_socket(n.decode("latin-1")) and n not in (b"content-type", b"content-length")
+    ]
+    headers = [*kept, (b"accept", asked.accept.encode())]
+    if asked.method == "POST":
+        headers.append((b"content-type", asked.content_type.encode()))
+        headers.append((b"content-length", str(len(asked.body)).encode()))
+    inner = {**scope, "method": asked.method, "headers": headers, "extensions": {}}
+    if "state" in scope:
+        inner["state"] = dict(scope["state"])
+    return inner
+
+
+async def converse(
+    socket: SocketRequest,
+    facts: RequestFacts,
+    body: bytes,
+    ask: Callable[[Asked], Awaitable[Answer]],
+    gate: Gate,
+    in_thread: Callable[[Callable[[Socket], Any], Socket], Awaitable[None]] = asyncio.to_thread,
+) -> Answer:
+    """Return the answer to a WebSocket's events, for which the app is asked by `ask`.
+
+    `in_thread` calls a function of the app's that is no coroutine function.
+    """
+    conversation = socket.converse(facts, body)
+    step = await off_loop(gate, advance, conversation)
+    while not isinstance(step, Answer):
+        answer = await _answered(socket, step, ask, in_thread)
+        step = await off_loop(gate, advance, conversation, answer)
+    return step
+
+
+async def _answered(
+    socket: SocketRequest,
+    step: Step,
+    ask: Callable[[Asked], Awaitable[Answer]],
+    in_thread: Callable[[Callable[[Socket], Any], Socket], Awaitable[None]],
+) -> Answer:
+    notes_token = current_notes.set(socket.plan.notes())
+    token = current_socket.set(step.socket)
+    try:
+        if isinstance(step, Asked):
+            return await ask(step)
+        if inspect.iscoroutinefunction(step.function):
+            await step.function(step.socket)
+        else:
+            await in_thread(step.function, step.socket)
+    except Exception as error:  # the app's own
+        socket.log_failure(error)
+        return FAILURE
+    finally:
+        current_socket.reset(token)
+        current_notes.reset(notes_token)
+    return NOTHING
+
+
 async def catch_up(
     link: NextLink, request: RequestFacts, renderer: ASGIRenderer, gate: Gate
 ) -> tuple[int, Headers, bytes]:
@@ -187,6 +296,18 @@ async def _snapshot(wanted: Wanted, renderer: ASGIRenderer) -> Response:
             "GET %s cannot be rendered for a next link", path, extra=log_fields(target=RENDER)
         )
         return Response(503)
+
+
+async def _send_answer(answer: tuple[int, Headers, bytes], send: Send) -> None:
+    status, headers, body = answer
+    start = {"type": "http.response.start", "status": status, "headers": _encode(headers)}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
+def _value(scope: Scope, wanted: bytes) -> str:
+    """Return a request header, several lines as one."""
+    return ", ".join(value.decode("latin-1") for name, value in scope["headers"] if name == wanted)
 
 
 def _asked(scope: Scope) -> dict[bytes, str]:

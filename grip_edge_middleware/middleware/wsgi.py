@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +19,20 @@ from grip_edge_middleware.notes import current_notes, leave_behind
 from grip_edge_middleware.policy import Plan, Plans, Policy, RequestFacts, Unplanned
 from grip_edge_middleware.render import TARGET as RENDER
 from grip_edge_middleware.render import WSGIRenderer
+from grip_edge_middleware.sockets import (
+    FAILURE,
+    MAX_EVENTS_BYTES,
+    NOTHING,
+    Answer,
+    Asked,
+    SocketRequest,
+    Step,
+    advance,
+    current_socket,
+    is_of_socket,
+    phrase_of,
+    too_large,
+)
 from grip_edge_middleware.types import Headers, StartResponse, WSGIApplication, WSGIEnvironment
 
 logger = logging.getLogger(__name__)
@@ -57,6 +71,8 @@ class WSGIMiddleware:
         if plan is Unplanned.NEXT_LINK:
             return self._catch_up(environ, start_response)
         self.renderer.attach(environ)
+        if (socket := SocketRequest.read(plan, *read_socket(environ))) is not None:
+            return self._converse(socket, environ, start_response)
         notes = plan.notes()
         request = self._facts(environ, plan)
 
@@ -90,13 +106,29 @@ class WSGIMiddleware:
         link = NextLink.read(self.policy, path, environ.get("HTTP_GRIP_LAST", ""))
         if link is None:
             return self.app(environ, start_response)
-        status, headers, body = self._answer(link, environ)
-        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
-        return [body]
+        return start(self._answer(link, environ), start_response)
 
     def _answer(self, link: NextLink, environ: WSGIEnvironment) -> tuple[int, Headers, bytes]:
         self.renderer.attach(environ)
         return catch_up(link, link.as_page(self._facts(environ, link.plan)), self.renderer)
+
+    def _converse(
+        self, socket: SocketRequest, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        body = read_events(environ)
+        facts = self._facts(environ, socket.plan)
+        answer = too_large() if body is None else converse(socket, facts, body, self._ask(environ))
+        return start(answer, start_response)
+
+    def _ask(self, environ: WSGIEnvironment) -> Callable[[Asked], Answer]:
+        return lambda asked: Answer(*self.renderer.call(inner_environ(environ, asked)))
+
+
+def start(answer: tuple[int, Headers, bytes], start_response: StartResponse) -> Iterable[bytes]:
+    """Send an answer of ours."""
+    status, headers, body = answer
+    start_response(f"{status} {phrase_of(status)}", headers)
+    return [body]
 
 
 def read_facts(
@@ -124,6 +156,67 @@ def read_facts(
         time.time(),
         policy.debug != "" and policy.may_debug(environ.get("HTTP_GRIP_EDGE_DEBUG", "")),
     )
+
+
+def read_socket(environ: WSGIEnvironment) -> tuple[str, str, Callable[[str], str]]:
+    """Return the method, the path, and what tells the headers, by their names in lower case."""
+
+    def says(name: str) -> str:
+        key = name.upper().replace("-", "_")
+        value: str = environ.get(key if key == "CONTENT_TYPE" else f"HTTP_{key}", "")
+        return value
+
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return environ["REQUEST_METHOD"], path, says
+
+
+def read_events(environ: WSGIEnvironment) -> bytes | None:
+    """Return the body of a request, None if it is larger than events are."""
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if not length.isdecimal() or int(length) > MAX_EVENTS_BYTES:
+        return None
+    body: bytes = environ["wsgi.input"].read(int(length))
+    return body
+
+
+def inner_environ(environ: WSGIEnvironment, asked: Asked) -> WSGIEnvironment:
+    """Return the request that the app is asked, with what the client said when it connected."""
+    kept = {n: v for n, v in environ.items() if not is_of_socket(n[5:].replace("_", "-").lower())}
+    return {
+        **kept,
+        "REQUEST_METHOD": asked.method,
+        "HTTP_ACCEPT": asked.accept,
+        "CONTENT_TYPE": asked.content_type,
+        "CONTENT_LENGTH": str(len(asked.body)),
+        "wsgi.input": io.BytesIO(asked.body),
+    }
+
+
+def converse(
+    socket: SocketRequest, facts: RequestFacts, body: bytes, ask: Callable[[Asked], Answer]
+) -> Answer:
+    """Return the answer to a WebSocket's events, for which the app is asked by `ask`."""
+    conversation = socket.converse(facts, body)
+    step = advance(conversation)
+    while not isinstance(step, Answer):
+        step = advance(conversation, _answered(socket, step, ask))
+    return step
+
+
+def _answered(socket: SocketRequest, step: Step, ask: Callable[[Asked], Answer]) -> Answer:
+    notes_token = current_notes.set(socket.plan.notes())
+    token = current_socket.set(step.socket)
+    try:
+        if isinstance(step, Asked):
+            return ask(step)
+        step.function(step.socket)
+    except Exception as error:  # the app's own
+        socket.log_failure(error)
+        return FAILURE
+    finally:
+        current_socket.reset(token)
+        current_notes.reset(notes_token)
+    return NOTHING
 
 
 def catch_up(

@@ -73,6 +73,11 @@ class Route:
     stale_if_error: int
     keep_alive: int
     public: bool
+    receive: bool = False
+    """Whether what the client of a WebSocket says is asked of the app."""
+    on_close: str | Callable[[Any], Any] | None = None
+    origins: tuple[str, ...] = ()
+    """From which other origins browsers may open a WebSocket; "*" is any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +112,8 @@ class TopicSettings:
         return any(self.can_recover(hold) for hold in self.held_routes)
 
     def can_recover(self, hold: Hold) -> bool:
-        """Whether clients held so can be: long-polls are asked again, streams need a next link."""
-        has_answer = hold == "response" or hold in self.rendered_routes
+        """Whether clients held so can be: streams need a next link, others are asked again."""
+        has_answer = hold != "stream" or hold in self.rendered_routes
         return self.recovery is not None and has_answer
 
     @property

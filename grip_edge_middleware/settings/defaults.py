@@ -16,6 +16,9 @@ ROUTE_DEFAULTS: Mapping[str, Any] = {
     "stale_if_error": 86_400,
     "keep_alive": 20,
     "public": False,
+    "receive": False,
+    "on_close": None,
+    "origins": (),
 }
 TOPIC_DEFAULTS: Mapping[str, Any] = {
     "throttle": 1.0,

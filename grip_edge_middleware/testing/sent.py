@@ -40,6 +40,9 @@ class Purged:
         return f"purge {' '.join(self.keys)}"
 
 
+_FORMATS = ("http-stream", "http-response", "ws-message")
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """One item of a request that publishes."""
@@ -53,13 +56,13 @@ class Published:
 
     @property
     def text(self) -> str:
-        """What is said to who is held: on a stream if there is one, else to long-polls."""
+        """What is said to who is held: on a stream if there is one, else the next of `texts`."""
         return next(iter(self.texts), "")
 
     @property
     def texts(self) -> list[str]:
-        """What is said in each format: on streams, to long-polls."""
-        return [_text(self.formats[name]) for name in sorted(self.formats, reverse=True)]
+        """What is said in each format: on streams, to long-polls, to WebSockets."""
+        return [_text(self.formats[name]) for name in _FORMATS if name in self.formats]
 
     @property
     def is_marker(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from grip_edge_middleware.cli.handshake import judge_handshake
 from grip_edge_middleware.cli.status import FOUND_WRONG, OK, WRONG_USE
 from tests.cli.conftest import Ended, Run, Served
 from tests.recording import Answer, RecordingServer, acknowledge
@@ -356,6 +357,27 @@ def test_a_page_that_works_is_cached_hidden_held_and_purged(
         ("ok", "is purged by its key counter-a"),
     ]
     assert ("ok", 'is held: hold "response"') in said_of(ended, poll)
+
+
+def test_a_socket_that_opens_is_ok(probe: Callable[..., Ended], served: Served) -> None:
+    room = f"{served.url}/rooms/a"
+
+    said = said_of(probe(room, more=("--json",)), room)
+
+    assert ("ok", "opens a WebSocket") in said
+    assert not [level for level, _ in said if level == "wrong"]
+
+
+@pytest.mark.parametrize(
+    ("status", "says", "do"),
+    [(200, "the app is asked for a page", "over_http"), (403, "answered 403", "log")],
+)
+def test_a_socket_that_does_not_open_is_wrong(status: int, says: str, do: str) -> None:
+    finding = judge_handshake("http://h/rooms/a", status)
+
+    assert finding.level == "wrong"
+    assert says in finding.says
+    assert do in finding.do
 
 
 def test_people_read_one_line_for_each(probe: Callable[..., Ended], served: Served) -> None:
