@@ -148,6 +148,8 @@ class Plan:
         """The names of the topics."""
         self.is_private = any(shown.is_private for shown in shown)
         """Whether not everybody may see it: it is never cached, and held by a GRIP proxy only."""
+        self.sockets = tuple(s for s in shown if s.route.hold == "ws")[:MAX_CHANNELS]
+        """What of it is told to WebSockets."""
         self.route = shown[0].route.pattern.text
         self._scopes = policy.scopes if any(shown.auto_tags for shown in shown) else None
         self._remembered = NOTHING
@@ -169,11 +171,6 @@ class Plan:
     def refusal(self, request: RequestFacts) -> str | None:
         """Return why a request is not taken for one of a GRIP proxy's, None if it is."""
         return self.policy.refusal(request.grip_sig, request.at)
-
-    @property
-    def sockets(self) -> tuple[Shown, ...]:
-        """What of it is told to WebSockets."""
-        return tuple(shown for shown in self.shown if shown.route.hold == "ws")[:MAX_CHANNELS]
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ class ASGIMiddleware:
         if plan is Unplanned.NEXT_LINK:
             return await self._catch_up(path, scope, receive, send)
         self.renderer.attach(scope)
-        if (socket := SocketRequest.read(plan, *read_socket(scope))) is not None:
+        if plan.sockets and (socket := SocketRequest.read(plan, *read_socket(scope))):
             return await self._converse(socket, scope, receive, send)
         notes = plan.notes()
         token = current_notes.set(notes)

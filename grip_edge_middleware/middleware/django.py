@@ -144,7 +144,7 @@ class DjangoMiddleware:
             leave_behind()
             return self._get_response(request)
         self._attach(request)
-        if (socket := SocketRequest.read(plan, *wsgi.read_socket(request.META))) is not None:
+        if plan.sockets and (socket := SocketRequest.read(plan, *wsgi.read_socket(request.META))):
             return self._converse(socket, request)
         notes = plan.notes()
         facts = self._deciding.facts(request, plan)
@@ -203,7 +203,7 @@ class AsyncDjangoMiddleware:
             leave_behind()
             return await self._get_response(request)
         self._attach(request)
-        if (socket := SocketRequest.read(plan, *wsgi.read_socket(request.META))) is not None:
+        if plan.sockets and (socket := SocketRequest.read(plan, *wsgi.read_socket(request.META))):
             return await self._converse(socket, request)
         notes = plan.notes()
         facts = await asgi.off_loop(self._deciding.gate, self._deciding.facts, request, plan)

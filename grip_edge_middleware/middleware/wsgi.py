@@ -71,7 +71,7 @@ class WSGIMiddleware:
         if plan is Unplanned.NEXT_LINK:
             return self._catch_up(environ, start_response)
         self.renderer.attach(environ)
-        if (socket := SocketRequest.read(plan, *read_socket(environ))) is not None:
+        if plan.sockets and (socket := SocketRequest.read(plan, *read_socket(environ))):
             return self._converse(socket, environ, start_response)
         notes = plan.notes()
         request = self._facts(environ, plan)
