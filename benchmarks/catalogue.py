@@ -1,7 +1,6 @@
 """Which benchmarks there are, the cheap ones first.
 
-Each is a generator function that takes an `Effort` and yields what it finds; its docstring is its
-title.
+Each is a generator function of its name, that takes an `Effort` and yields what it finds.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ class Benchmark:
 
     name: str
     module: str
+    title: str
     needs: tuple[str, ...] = ()
     """Programs: Debian's packages of these names have them."""
     is_cheap: bool = False
@@ -27,37 +27,52 @@ class Benchmark:
 
     def run(self, effort: Effort) -> Iterator[Found]:
         """Measure, in this process."""
-        return self._function(effort)
-
-    @property
-    def title(self) -> str:
-        """What it measures."""
-        return (self._function.__doc__ or "").strip().partition("\n")[0]
-
-    @property
-    def _function(self) -> Callable[[Effort], Iterator[Found]]:
         module = import_module(f"benchmarks.{self.module}")
-        function: Callable[[Effort], Iterator[Found]] = getattr(module, self.name)
-        return function
+        measure: Callable[[Effort], Iterator[Found]] = getattr(module, self.name)
+        return measure(effort)
 
 
 EDGE = ("pushpin", "varnishd")
+EDGE_AND_REDIS = (*EDGE, "redis-server")
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
-        Benchmark("wsgi", "faces", is_cheap=True),
-        Benchmark("asgi", "faces", is_cheap=True),
-        Benchmark("frameworks", "faces", is_cheap=True),
-        Benchmark("instructions", "faces", ("valgrind",)),
-        Benchmark("django_grip", "django_peer", is_cheap=True),
-        Benchmark("routes", "matching", is_cheap=True),
-        Benchmark("signatures", "matching", is_cheap=True),
-        Benchmark("submit", "saves", is_cheap=True),
-        Benchmark("one_row", "saves"),
-        Benchmark("transactions", "saves"),
-        Benchmark("imports", "footprint"),
-        Benchmark("size", "footprint", is_cheap=True),
-        Benchmark("memory", "footprint"),
+        Benchmark("wsgi", "faces", "A request to a bare WSGI app", is_cheap=True),
+        Benchmark("asgi", "faces", "A request to a bare ASGI app", is_cheap=True),
+        Benchmark(
+            "frameworks", "faces", "A whole request to Flask and to Starlette", is_cheap=True
+        ),
+        Benchmark("instructions", "faces", "Instructions of a request", ("valgrind",)),
+        Benchmark(
+            "django_grip",
+            "django_peer",
+            "A request to Django, beside django-grip's middleware",
+            is_cheap=True,
+        ),
+        Benchmark("keys", "faces", "A response of many keys", is_cheap=True),
+        Benchmark("routes", "matching", "Finding one of many routes", is_cheap=True),
+        Benchmark("signatures", "matching", "Verifying Grip-Sig", is_cheap=True),
+        Benchmark("submit", "saves", "`submit`, on the caller's thread", is_cheap=True),
+        Benchmark("one_row", "saves", "A save of one row, with the hooks"),
+        Benchmark("transactions", "saves", "What hooks add to a transaction of SQLAlchemy's"),
+        Benchmark("imports", "footprint", "Imports, in processes of their own"),
+        Benchmark("size", "footprint", "Room on disk", is_cheap=True),
+        Benchmark("memory", "footprint", "Memory of the store"),
+        Benchmark("stores", "growth", "What the stores cost, as topics wait", ("redis-server",)),
+        Benchmark("regions", "growth", "Regions, simulated"),
+        Benchmark("publishing", "sending", "Publishing to Pushpin", EDGE),
+        Benchmark(
+            "dispatching",
+            "sending",
+            "Purging and publishing topics that change at once",
+            EDGE_AND_REDIS,
+        ),
+        Benchmark("delays", "pushes", "From a commit to a client", EDGE_AND_REDIS),
+        Benchmark("fan_out", "pushes", "From a commit to all clients", EDGE),
+        Benchmark("write_rates", "pushes", "From a commit to a client, as writes grow more", EDGE),
+        Benchmark(
+            "origin", "pushes", "How often the app is asked while thousands connect", EDGE_AND_REDIS
+        ),
     )
 }

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import product
+from statistics import median
 from typing import Any, cast
 from wsgiref.util import setup_testing_defaults
 
@@ -23,7 +24,7 @@ from starlette.routing import Route
 
 from benchmarks import callgrind
 from benchmarks.measure import Effort, Turns, Work, in_turns
-from benchmarks.results import Result, Target, at_most, at_most_times, result
+from benchmarks.results import Curve, Found, Result, Target, at_most, at_most_times, result
 from grip_edge_middleware import GripEdge
 from grip_edge_middleware.types import ASGIApp, Message, Receive, Scope, Send, WSGIApplication
 
@@ -38,6 +39,7 @@ SETTINGS: dict[str, Any] = {
 UNMATCHED, STATIC, PARAMETRISED = "/about/", "/counters/", "/counters/blue/"
 PATHS = {"unmatched": UNMATCHED, "static": STATIC, "parametrised": PARAMETRISED}
 REQUESTS = 20
+KEYS = (1, 10, 50, 100, 200)
 BODY = b"event: message\ndata: 1\n\n"
 # What a browser behind two proxies sends.
 REQUEST_HEADERS = {
@@ -132,6 +134,31 @@ def _whole(kind: str, turns: Turns, path: str, target: Target | None) -> Result:
         ratio=turns.ratio(f"{path}, with us", f"{path}, bare"),
         target=target,
     )
+
+
+def keys(effort: Effort) -> Iterator[Found]:
+    """What further keys of a response cost: a view tags it with so many."""
+    points = []
+    for number in KEYS:
+        turns = in_turns(tagged_works(number), effort)
+        added = turns.added("tagged", "bare")
+        points.append((float(number), median(added)))
+        yield result(f"a response of {number} further keys: added", added, "µs")
+    yield Curve.of("a matched request", "keys", "µs", points)
+
+
+def tagged_works(number: int) -> dict[str, Work]:
+    """Return requests to a view that adds so many keys, by its app alone and with us."""
+    edge = GripEdge(settings=SETTINGS)
+    names = [f"key-{n}" for n in range(number)]
+
+    def tagged(environ: Any, start_response: Any) -> list[bytes]:
+        edge.tag(*names)
+        return bare_wsgi(environ, start_response)
+
+    wrapped = edge.wsgi(tagged)
+    check_wsgi(wrapped)
+    return {"bare": call_wsgi(bare_wsgi, STATIC), "tagged": call_wsgi(wrapped, STATIC)}
 
 
 # --- WSGI ---------------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ def table(title: str, found: Iterable[Found]) -> Group:
     for one in found:
         if isinstance(one, Result):
             figures.add_row(*_cells(one))
-    return Group(figures, *(_line(one) for one in found if isinstance(one, Curve)))
+    shown = [figures] if figures.row_count else [f"[bold]{title}[/]"]
+    return Group(*shown, *(_line(one) for one in found if isinstance(one, Curve)))
 
 
 def _cells(found: Result) -> tuple[str, ...]:
