@@ -6,8 +6,8 @@ import atexit
 import fcntl
 import hashlib
 import logging
-import multiprocessing.util
 import os
+import sys
 import tempfile
 import weakref
 from pathlib import Path
@@ -40,13 +40,17 @@ def attach_to_process(lasting: Lasting) -> None:
     def after_fork() -> None:
         if (alive := reference()) is not None:
             alive.after_fork()
+            _close_with_multiprocessing(alive)
 
     atexit.register(close)
     os.register_at_fork(after_in_child=after_fork)
-    # Children of multiprocessing end without atexit, and forget the finalizers of their parent.
-    multiprocessing.util.register_after_fork(
-        lasting, lambda child: multiprocessing.util.Finalize(None, child.close, exitpriority=0)
-    )
+
+
+def _close_with_multiprocessing(lasting: Lasting) -> None:
+    """Its children end without atexit. Who forks by it has imported it, and nobody else should."""
+    if (util := sys.modules.get("multiprocessing.util")) is not None:
+        # Not at once: the child is yet to forget the finalizers of its parent.
+        util.register_after_fork(lasting, lambda it: util.Finalize(None, it.close, exitpriority=0))
 
 
 def warn_of_siblings(app: str) -> None:
