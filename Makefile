@@ -26,10 +26,12 @@ test: lint system
 
 # ONLY=name picks one, as pytest's -k does.
 lab: .venv/.ready system
-	$(BIN)/python -m pytest -m lab -s $(if $(ONLY),-k "$(ONLY)") tests/live tests/sources tests/applications tests/stores tests/workers
+	$(BIN)/python -m pytest -m lab -s $(if $(ONLY),-k "$(ONLY)") tests/live tests/sources tests/applications tests/stores tests/workers \
+		tests/test_benchmarks.py
 
 bench: .venv/.ready system
 	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m benchmarks.page
 
 propagation: .venv/.ready
 	$(BIN)/python -m benchmarks.propagation

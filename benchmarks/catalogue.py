@@ -40,9 +40,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     for benchmark in (
         Benchmark("wsgi", "faces", "A request to a bare WSGI app", is_cheap=True),
         Benchmark("asgi", "faces", "A request to a bare ASGI app", is_cheap=True),
-        Benchmark(
-            "frameworks", "faces", "A whole request to Flask and to Starlette", is_cheap=True
-        ),
+        Benchmark("frameworks", "faces", "A whole request to Flask and to Starlette"),
         Benchmark("instructions", "faces", "Instructions of a request", ("valgrind",)),
         Benchmark(
             "django_grip",
@@ -50,14 +48,14 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             "A request to Django, beside django-grip's middleware",
             is_cheap=True,
         ),
-        Benchmark("keys", "faces", "A response of many keys", is_cheap=True),
-        Benchmark("routes", "matching", "Finding one of many routes", is_cheap=True),
-        Benchmark("signatures", "matching", "Verifying Grip-Sig", is_cheap=True),
+        Benchmark("keys", "faces", "A response of many keys"),
+        Benchmark("routes", "matching", "Finding one of many routes"),
+        Benchmark("signatures", "matching", "Verifying Grip-Sig"),
         Benchmark("submit", "saves", "`submit`, on the caller's thread", is_cheap=True),
         Benchmark("one_row", "saves", "A save of one row, with the hooks"),
         Benchmark("transactions", "saves", "What hooks add to a transaction of SQLAlchemy's"),
         Benchmark("imports", "footprint", "Imports, in processes of their own"),
-        Benchmark("size", "footprint", "Room on disk", is_cheap=True),
+        Benchmark("size", "footprint", "Room on disk"),
         Benchmark("memory", "footprint", "Memory of the store"),
         Benchmark("stores", "growth", "What the stores cost, as topics wait", ("redis-server",)),
         Benchmark("regions", "growth", "Regions, simulated"),
@@ -70,7 +68,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         ),
         Benchmark("delays", "pushes", "From a commit to a client", EDGE_AND_REDIS),
         Benchmark("fan_out", "pushes", "From a commit to all clients", EDGE),
-        Benchmark("write_rates", "pushes", "From a commit to a client, as writes grow more", EDGE),
+        Benchmark("write_rates", "pushes", "What the app does as writes grow", EDGE),
+        Benchmark("idle", "pushes", "What Pushpin takes for streams that wait", EDGE),
         Benchmark(
             "origin", "pushes", "How often the app is asked while thousands connect", EDGE_AND_REDIS
         ),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from launch import Edge
+from launch import Edge, process_tree
 
 # https://pushpin.org/docs/configuration/: what Pushpin has if nothing is said.
 DEFAULT_RATE = 2_500
@@ -23,6 +24,12 @@ class RatedEdge(Edge):
         self.start()
         return self
 
+    def pushpin_bytes(self) -> int:
+        """Return the memory of Pushpin's processes: what is theirs alone."""
+        process = self._pushpin._process
+        assert process is not None
+        return sum(map(_private_bytes, process_tree(process.pid)))
+
     def _write_configuration(self) -> None:
         super()._write_configuration()
         if self._message_rate is not None:
@@ -31,3 +38,9 @@ class RatedEdge(Edge):
             text, found = re.subn(r"(?m)^message_rate=.*\n", said, file.read_text())
             assert found == 1
             file.write_text(text)
+
+
+def _private_bytes(pid: int) -> int:
+    """Linux: what the process alone would free."""
+    said = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(kb) * 1024 for kb in re.findall(r"(?m)^Private_\w+: +(\d+) kB", said))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gc
+import resource
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import gripcontrol
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from benchmarks.measure import Effort
 from benchmarks.results import Curve, Found, Result, at_most_times, result
@@ -23,6 +27,7 @@ OURS, PEER = "grip-edge-middleware", "gripcontrol"
 ROOT = Path(__file__).resolve().parents[1]
 # In the folder of a source checkout there is more than a wheel has.
 PACKAGE = ROOT / "grip_edge_middleware"
+SITE = Path(gripcontrol.__file__).parents[1]
 PROGRAMS = {
     "bare": "pass",
     PEER: "import gripcontrol",
@@ -42,15 +47,16 @@ TOPICS = (1_000, 10_000, 100_000)
 
 
 def imports(effort: Effort) -> Iterator[Result]:
-    """How long an import takes, in processes of their own, without the interpreter's start."""
+    """What an import takes of a processor, without the interpreter's start."""
     found: dict[str, list[float]] = {name: [] for name in PROGRAMS}
-    for _ in range(effort.pick(20, 3) + 1):
-        for name, program in PROGRAMS.items():
-            found[name].append(_run(program) * 1000)
+    with _library() as library:
+        for _ in range(effort.pick(20, 3) + 1):
+            for name, program in PROGRAMS.items():
+                found[name].append(_run(program, library) * 1000)
     # The first time of each reads files that are in no cache yet.
     bare, peer, ours, edge = (times[1:] for times in found.values())
     yield result(
-        "import grip_edge_middleware",
+        "import grip_edge_middleware: processor time",
         [its - bares for its, bares in zip(ours, bare, strict=True)],
         "ms",
         base="import gripcontrol",
@@ -66,10 +72,33 @@ def imports(effort: Effort) -> Iterator[Result]:
     )
 
 
-def _run(program: str) -> float:
-    begun = time.perf_counter()
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
-    return time.perf_counter() - begun
+def _run(program: str, library: Path) -> float:
+    """Run a program that has nothing but what the package requires."""
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(library)!r})\n"]
+    command[-1] += program
+    before = _processor_s()
+    subprocess.run(command, check=True)
+    return _processor_s() - before
+
+
+def _processor_s() -> float:
+    """Return the processor time of all children so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@contextmanager
+def _library() -> Iterator[Path]:
+    """Link what the package requires into a folder: what else is installed is not imported."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        tops = {
+            file.parts[0] for dist in _closure(OURS) - {OURS} for file in metadata.files(dist) or ()
+        }
+        for top in tops - {"..", "__pycache__"}:
+            (folder / top).symlink_to(SITE / top)
+        (folder / PACKAGE.name).symlink_to(PACKAGE)
+        yield folder
 
 
 def size(effort: Effort) -> Iterator[Result]:
@@ -92,9 +121,9 @@ def _closure(name: str) -> set[str]:
     wanted = [Requirement(name)]
     while wanted:
         requirement = wanted.pop()
-        if requirement.name.lower() in found:
+        if (canonical := canonicalize_name(requirement.name)) in found:
             continue
-        found.add(requirement.name.lower())
+        found.add(canonical)
         extras = ["", *requirement.extras]
         for line in metadata.requires(requirement.name) or ():
             needed = Requirement(line)

@@ -29,7 +29,7 @@ class Effort:
     @property
     def rounds(self) -> int:
         """Turns of each side."""
-        return self.pick(50, 5)
+        return self.pick(50, 3)
 
     def pick(self, thorough: T, quick: T) -> T:
         """Return the one of two values that goes with it."""

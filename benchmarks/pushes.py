@@ -178,6 +178,20 @@ def _published(grip_edge: GripEdge) -> int:
     return sum(count for name, count in counts if name.startswith("published "))
 
 
+def idle(effort: Effort) -> Iterator[Found]:
+    """What Pushpin takes for streams on which nothing happens."""
+    sizes = effort.pick((1_000, 5_000, 10_000), (500, 1_000))
+    points: list[tuple[float, float]] = []
+    for size in sizes:
+        with RatedEdge() as edge:
+            before = edge.pushpin_bytes()
+            with Audience(f"{edge.url}/.grip-edge/probe", size):
+                time.sleep(SETTLED_AFTER_S)
+                points.append((float(size), float(edge.pushpin_bytes() - before)))
+        yield result(f"Pushpin, a stream of {size:,}", [points[-1][1] / size / 1e3], "kB")
+    yield Curve.of("Pushpin's memory", "streams", "bytes", points)
+
+
 def origin(effort: Effort) -> Iterator[Result]:
     """How often the app is asked while thousands connect, between two changes."""
     size = effort.pick(5_000, 100)

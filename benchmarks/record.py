@@ -57,9 +57,9 @@ class Record:
         """Return the figures of a benchmark."""
         return [f for f in self.found.get(benchmark, ()) if isinstance(f, Result)]
 
-    def curves(self) -> list[Curve]:
-        """Return all curves."""
-        return [f for found in self.found.values() for f in found if isinstance(f, Curve)]
+    def curves(self, benchmark: str) -> list[Curve]:
+        """Return its curves."""
+        return [f for f in self.found.get(benchmark, ()) if isinstance(f, Curve)]
 
     def _lines(self, kind: type[Found]) -> Iterable[dict[str, Any]]:
         for benchmark, all_found in self.found.items():

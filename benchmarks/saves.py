@@ -43,7 +43,7 @@ def transactions(effort: Effort) -> Iterator[Result]:
         is_part = case.name.startswith("  ")
         section = section if is_part else case.name
         name = f"{section},{case.name[1:]}" if is_part else section
-        cost = sources.compare(case, effort.pick(60, 4))
+        cost = sources.compare(case, effort.pick(20, 3))
         ratio = sum(cost.added) / sum(cost.plain) + 1
         yield result(
             f"{name}: added",
@@ -58,7 +58,7 @@ def transactions(effort: Effort) -> Iterator[Result]:
 
 def one_row(effort: Effort) -> Iterator[Result]:
     """A save of one row, as a whole."""
-    cost = sources.compare(ONE_ROW, effort.pick(60, 4))
+    cost = sources.compare(ONE_ROW, effort.pick(40, 3))
     yield result(
         "save of one row, with the hooks",
         [plain + added for plain, added in zip(cost.plain, cost.added, strict=True)],

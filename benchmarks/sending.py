@@ -6,6 +6,7 @@ import http.client
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from statistics import median
 from typing import Any
 
@@ -102,7 +103,7 @@ def send_by_us(control_url: str) -> Send:
 
 
 def send_by_hand(control_port: int) -> Send:
-    connection = http.client.HTTPConnection("127.0.0.1", control_port, timeout=10)
+    connection = _connect(control_port)
 
     def send(number: int) -> None:
         for some in batches(number):
@@ -216,18 +217,24 @@ def dispatch_by_livecounter(edge: Edge, redis: Any) -> Send:
 
 
 def dispatch_by_hand(edge: Edge) -> Send:
-    cache = http.client.HTTPConnection("127.0.0.1", edge.cache_port, timeout=10)
-    proxy = http.client.HTTPConnection("127.0.0.1", edge.control_port, timeout=10)
-
     def send(number: int) -> None:
-        for first in range(0, number, BATCH):
-            names = [f"counter-{n}" for n in range(first, min(first + BATCH, number))]
-            _ask(cache, "PURGEKEYS", "/", None, {"xkey-purge": " ".join(names)})
-            formats = {"http-stream": {"content": encode(first)}}
-            body = json.dumps({"items": [{"channel": n, "formats": formats} for n in names]})
-            _ask(proxy, "POST", "/publish/", body, JSON)
+        # New ones each time: Varnish closes what is idle for some seconds.
+        with (
+            closing(_connect(edge.cache_port)) as cache,
+            closing(_connect(edge.control_port)) as proxy,
+        ):
+            for first in range(0, number, BATCH):
+                names = [f"counter-{n}" for n in range(first, min(first + BATCH, number))]
+                _ask(cache, "PURGEKEYS", "/", None, {"xkey-purge": " ".join(names)})
+                formats = {"http-stream": {"content": encode(first)}}
+                body = json.dumps({"items": [{"channel": n, "formats": formats} for n in names]})
+                _ask(proxy, "POST", "/publish/", body, JSON)
 
     return send
+
+
+def _connect(port: int) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=10)
 
 
 def _ask(

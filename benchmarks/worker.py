@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 
 from benchmarks.catalogue import BENCHMARKS
 from benchmarks.measure import Effort
@@ -18,6 +20,8 @@ def main() -> None:
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    # Else what it has started would go on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     for found in BENCHMARKS[options.name].run(Effort(is_quick=options.quick)):
         print(json.dumps(build_found(found)), flush=True)
 
