@@ -1,4 +1,4 @@
-"""What each setting means, in words: `docs/settings.md` is made of this and of `settings.py`.
+"""What each setting means, in words: `docs/settings.md` is made of this and of `settings/`.
 
 Defaults, and what is expected, are not repeated here. They are asked of the code that reads the
 settings, so the page cannot say anything else.
@@ -15,6 +15,7 @@ from typing import Any
 
 from grip_edge_middleware import settings
 from grip_edge_middleware.errors import SettingsError
+from grip_edge_middleware.settings import defaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +33,18 @@ class Setting:
     @property
     def levels(self) -> tuple[str, ...]:
         """Where in the dict it may stand; the narrowest wins."""
-        if self.name in settings._TOPIC_ONLY:
+        if self.name in defaults.TOPIC_ONLY:
             return ("topic",)
-        if self.name in settings._ROUTE_DEFAULTS:
+        if self.name in defaults.ROUTE_DEFAULTS:
             return ("top", "topic", "route")
-        return ("top", "topic") if self.name in settings._TOPIC_DEFAULTS else ("top",)
+        return ("top", "topic") if self.name in defaults.TOPIC_DEFAULTS else ("top",)
 
     @property
     def default(self) -> str:
         """The default as it is written in Python, "" if there is none."""
-        for defaults in _DEFAULTS:
-            if self.name in defaults:
-                value = defaults[self.name]
+        for of_level in _DEFAULTS:
+            if self.name in of_level:
+                value = of_level[self.name]
                 return repr(list(value) if isinstance(value, tuple) else value)
         return ""
 
@@ -79,9 +80,9 @@ class Entry:
 
 
 _DEFAULTS: tuple[Mapping[str, Any], ...] = (
-    settings._ROUTE_DEFAULTS,
-    settings._TOPIC_DEFAULTS,
-    settings._GLOBAL_DEFAULTS,
+    defaults.ROUTE_DEFAULTS,
+    defaults.TOPIC_DEFAULTS,
+    defaults.GLOBAL_DEFAULTS,
     {"dispatch": "here", "store": "memory"},
 )
 

@@ -30,9 +30,9 @@ import pytest
 from launch import VARNISH_PARAMETERS, free_ports, is_free
 from starlette.testclient import TestClient
 
-from grip_edge_middleware import GripEdge, SettingsError, metrics, reference, settings
+from grip_edge_middleware import GripEdge, SettingsError, metrics, reference
 from grip_edge_middleware.log_fields import Fields
-from grip_edge_middleware.settings import DEV_VARIABLE
+from grip_edge_middleware.settings import DEV_VARIABLE, defaults
 from tests.missing import skip_outside_ci
 from tests.recording import DEADLINE_S, RecordingServer
 from tests.stores import redis_server
@@ -644,11 +644,11 @@ def test_readmes_mistakes_are_reported_so() -> None:
 
 def test_the_reference_has_every_setting_once() -> None:
     known = {
-        *settings._ROUTE_DEFAULTS,
-        *settings._TOPIC_DEFAULTS,
-        *settings._TOPIC_ONLY,
-        *settings._GLOBAL_DEFAULTS,
-        *settings._GLOBAL_ONLY,
+        *defaults.ROUTE_DEFAULTS,
+        *defaults.TOPIC_DEFAULTS,
+        *defaults.TOPIC_ONLY,
+        *defaults.GLOBAL_DEFAULTS,
+        *defaults.GLOBAL_ONLY,
     }
 
     assert sorted(setting.name for setting in reference.SETTINGS) == sorted(known)
@@ -656,13 +656,14 @@ def test_the_reference_has_every_setting_once() -> None:
 
 @pytest.mark.parametrize("entry", reference.ENTRIES, ids=lambda entry: entry.title)
 def test_the_reference_has_every_key_within(entry: reference.Entry) -> None:
-    shared = set(settings._ROUTE_DEFAULTS) if "..." in entry.keys else set()
+    shared = set(defaults.ROUTE_DEFAULTS) if "..." in entry.keys else set()
 
     assert entry.known - shared == set(entry.keys) - {"..."}
 
 
 def test_the_reference_names_every_variable() -> None:
-    read = set(re.findall(r'"((?:GRIP|FASTLY)_\w+)"', (PACKAGE / "settings.py").read_text()))
+    code = "".join(path.read_text() for path in (PACKAGE / "settings").glob("*.py"))
+    read = set(re.findall(r'"((?:GRIP|FASTLY)_\w+)"', code))
 
     named = {name for setting in reference.SETTINGS for name in setting.environ}
     assert named == read - {"GRIP_EDGE", DEV_VARIABLE}

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from grip_edge_middleware import settings as names
 from grip_edge_middleware.errors import SettingsError
 from grip_edge_middleware.grip import FASTLY_VERIFY_KEY, Proxy, parse_grip_url
 from grip_edge_middleware.settings import (
@@ -23,6 +22,7 @@ from grip_edge_middleware.settings import (
     StoreSettings,
     TopicSettings,
     Varnish,
+    defaults,
 )
 
 # What must never be seen again, wherever it was put.
@@ -30,10 +30,10 @@ SECRET = "xq7-SECRET-zz9"
 USER = "USER-of-a-url"
 ROUTE = {"routes": ["/c/<name>/"]}
 
-OF_TOPIC = {*names._ROUTE_DEFAULTS, *names._TOPIC_DEFAULTS}
+OF_TOPIC = {*defaults.ROUTE_DEFAULTS, *defaults.TOPIC_DEFAULTS}
 # As an error lists them.
-ALL = ", ".join(sorted({*OF_TOPIC, *names._GLOBAL_DEFAULTS, *names._GLOBAL_ONLY}))
-OF_TOPICS = ", ".join(sorted({*OF_TOPIC, *names._TOPIC_ONLY}))
+ALL = ", ".join(sorted({*OF_TOPIC, *defaults.GLOBAL_DEFAULTS, *defaults.GLOBAL_ONLY}))
+OF_TOPICS = ", ".join(sorted({*OF_TOPIC, *defaults.TOPIC_ONLY}))
 
 
 class Counter:

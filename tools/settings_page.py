@@ -14,7 +14,7 @@ from grip_edge_middleware.reference import ENTRIES, SETTINGS, Entry, Setting
 PAGE = Path(__file__).parents[1] / "docs/settings.md"
 
 OPENING = """\
-<!-- Written by tools/settings_page.py from grip_edge_middleware/reference.py and settings.py. -->
+<!-- Written by tools/settings_page.py from grip_edge_middleware/reference.py and settings/. -->
 # Settings
 
 One dict. Flask reads it from `app.config["GRIP_EDGE"]`; elsewhere it is given to
