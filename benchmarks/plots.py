@@ -7,7 +7,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from benchmarks.results import Curve, Result
 
@@ -45,6 +47,8 @@ def draw_curves(curves: Sequence[Curve], file: Path) -> None:
     for curve, colour in zip(curves, COLOURS, strict=False):
         label = f"{curve.name}: n^{curve.exponent:.2f}"
         axes.loglog(*zip(*curve.points, strict=True), "o-", color=colour, label=label, ms=4, lw=1.5)
+    _write_plainly(axes.xaxis)
+    _write_plainly(axes.yaxis)
     axes.set_xlabel(curves[0].x_name)
     axes.set_ylabel(curves[0].y_name)
     axes.grid(visible=True, which="major", color="#e8e8e8")
@@ -62,6 +66,7 @@ def draw_ratios(results: Iterable[Result], file: Path) -> None:
     names = [f"{result.name} / {result.base_name}" for result in reversed(shown)]
     axes.set_yticks(range(len(shown)), names, fontsize=7.5)
     axes.set_xscale("log")
+    _write_plainly(axes.xaxis)
     axes.axvline(1.0, color="#888888", lw=1)
     axes.set_xlabel("times the base; | is the target")
     axes.grid(visible=True, axis="x", color="#e8e8e8")
@@ -77,6 +82,14 @@ def _draw_ratio(axes: Axes, row: int, result: Result) -> None:
     if result.target.endswith("x"):
         limit = float(result.target.strip("≤≥ x").replace(",", ""))
         axes.plot([limit], [row], "|", color="black", ms=9)
+
+
+def _write_plainly(axis: Axis) -> None:
+    """100 rather than 10², and only powers of ten, unless there is hardly one."""
+    low, high = axis.get_view_interval()
+    is_narrow = high < 30 * low
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(StrMethodFormatter("{x:g}") if is_narrow else NullFormatter())
 
 
 def _save(figure: Figure, file: Path) -> None:

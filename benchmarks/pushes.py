@@ -88,7 +88,7 @@ def nearly_all(values: list[float]) -> float:
 def fan_out(effort: Effort) -> Iterator[Found]:
     """One write and all who watch, beside one raw publish to as many by Pushpin alone."""
     sizes = effort.pick((100, 1_000, 5_000, 10_000), (50, 100))
-    rounds = effort.pick(7, 2)
+    rounds = effort.pick(5, 2)
     for rate, label in ((SHIPPED_RATE, "as shipped"), (DEFAULT_RATE, "Pushpin's default")):
         ours: dict[int, list[float]] = {}
         raw: dict[int, list[float]] = {}
@@ -130,7 +130,7 @@ def raw_publishes(edge: RatedEdge, size: int, rounds: int) -> list[float]:
             begun = time.monotonic()
             publish(edge.control_port, "grip-edge-probe", f"event: message\ndata: {number}\n\n")
             found.append(last(audience, b"data: %d\n\n" % number, size) - begun)
-            time.sleep(SETTLED_AFTER_S)
+            time.sleep(PAUSE_S)
     return [took_s * 1000 for took_s in found]
 
 
@@ -184,11 +184,13 @@ def idle(effort: Effort) -> Iterator[Found]:
     points: list[tuple[float, float]] = []
     for size in sizes:
         with RatedEdge() as edge:
-            before = edge.pushpin_bytes()
+            before, begun = edge.pushpin_bytes(), time.monotonic()
             with Audience(f"{edge.url}/.grip-edge/probe", size):
+                rate = size / (time.monotonic() - begun)
                 time.sleep(SETTLED_AFTER_S)
                 points.append((float(size), float(edge.pushpin_bytes() - before)))
         yield result(f"Pushpin, a stream of {size:,}", [points[-1][1] / size / 1e3], "kB")
+        yield result(f"Pushpin, {size:,} connect", [rate], "streams/s")
     yield Curve.of("Pushpin's memory", "streams", "bytes", points)
 
 

@@ -180,7 +180,8 @@ def _dispatch_in_turns(
 
 
 def _times(send: Send, number: int, effort: Effort) -> list[float]:
-    return [number / _rate(send, number) for _ in range(effort.pick(3, 1))]
+    times = 1 if number > 10_000 else effort.pick(3, 1)
+    return [number / _rate(send, number) for _ in range(times)]
 
 
 def dispatch_by_us(edge: Edge) -> Send:
