@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from statistics import median
 from typing import Any
@@ -30,6 +30,8 @@ from tests.stores import redis_server
 CHANNEL, PATH = "grip-edge-probe", "/.grip-edge/probe"
 BATCH = 100
 ITEMS = {"ours": 20_000, "http.client": 20_000, "gripcontrol": 4_000}
+WITHIN_S = 120.0
+LOOK_EVERY_S = 0.005
 JSON = {"Content-Type": "application/json"}
 
 Send = Callable[[int], None]
@@ -141,7 +143,8 @@ def dispatching(effort: Effort) -> Iterator[Found]:
         numbers = {"ours": most, "livecounter": most // 10, "by hand": most}
         rates, us = _dispatch_in_turns(senders, numbers, effort)
         sizes = effort.pick((10, 100, 1_000, 10_000, 100_000), (10, 100))
-        points = [(float(n), median(_times(senders["ours"], n, effort))) for n in sizes]
+        by_itself = _growth(senders["ours"], sizes, effort)
+        flushed = _growth(dispatch_by_us(edge, flushes=True), sizes[:4], effort)
     name = f"{most:,} topics, purged and published"
     for base, said, limit in (
         ("livecounter", "livecounter's publisher", 30),
@@ -162,7 +165,8 @@ def dispatching(effort: Effort) -> Iterator[Found]:
         base="by hand",
         base_values=us["by hand"],
     )
-    yield Curve.of("until all are purged and published", "topics", "s", points)
+    yield Curve.of("until all are purged and published", "topics", "s", by_itself)
+    yield Curve.of("the same, by a flush", "topics", "s", flushed)
 
 
 def _dispatch_in_turns(
@@ -179,12 +183,15 @@ def _dispatch_in_turns(
     return rates, us
 
 
-def _times(send: Send, number: int, effort: Effort) -> list[float]:
-    times = 1 if number > 10_000 else effort.pick(3, 1)
-    return [number / _rate(send, number) for _ in range(times)]
+def _growth(send: Send, sizes: Iterable[int], effort: Effort) -> list[tuple[float, float]]:
+    """Return the seconds that each number takes; the largest once."""
+    rounds = {n: 1 if n > 10_000 else effort.pick(3, 1) for n in sizes}
+    return [
+        (float(n), median(n / _rate(send, n) for _ in range(times))) for n, times in rounds.items()
+    ]
 
 
-def dispatch_by_us(edge: Edge) -> Send:
+def dispatch_by_us(edge: Edge, *, flushes: bool = False) -> Send:
     settings = {
         "cdn": edge.cdn_url,
         "grip_url": edge.control_url,
@@ -199,7 +206,12 @@ def dispatch_by_us(edge: Edge) -> Send:
         turn = next(turns)
         for n in range(number):
             grip_edge.publish("counter-{name}", encode(n), name=f"{turn}-{n}")
-        assert grip_edge.flush(60)
+        if flushes:
+            assert grip_edge.flush(WITHIN_S)
+        deadline = time.monotonic() + WITHIN_S
+        while left := grip_edge.health()["pending"]:
+            assert time.monotonic() < deadline, f"{left} of {number} are pending"
+            time.sleep(LOOK_EVERY_S)
 
     return send
 
