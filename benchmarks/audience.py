@@ -31,6 +31,7 @@ class Audience:
         self._size = size
         self._sockets: dict[int, socket.socket] = {}
         self._heard: dict[int, bytes] = {}
+        self._ended: set[int] = set()
 
     def __enter__(self) -> Audience:
         self._poll = select.epoll()
@@ -74,7 +75,7 @@ class Audience:
         found: dict[int, float] = {}
         waiting = set(whom)
         deadline = time.monotonic() + timeout_s
-        while waiting and (left_s := deadline - time.monotonic()) > 0:
+        while waiting - self._ended and (left_s := deadline - time.monotonic()) > 0:
             for fd, _ in self._poll.poll(left_s):
                 heard = self._heard[fd] = self._heard.get(fd, b"") + self._read(fd)
                 if fd in waiting and needle in heard:
@@ -87,6 +88,7 @@ class Audience:
             content = self._sockets[fd].recv(65_536)
         except OSError:
             content = b""
-        if not content:  # ended
+        if not content:  # ended: nobody waits for it any more
             self._poll.unregister(fd)
+            self._ended.add(fd)
         return content
