@@ -199,6 +199,8 @@ def dispatch_by_us(edge: Edge, *, flushes: bool = False) -> Send:
         "cdn": edge.cdn_url,
         "grip_url": edge.control_url,
         "metrics": published,
+        # Beyond it, topics are purged by their type, and not published.
+        "max_pending": 10**6,
         # Else those of one turn would be on their way in the next.
         "confirm_after": 0,
         "topics": {"counter-{name}": {"routes": ["/counters/<name>"], "hold": "stream"}},
