@@ -1,7 +1,8 @@
-# make demo      the Flask example behind the embedded edge (APP=starlette or django for the others; EDGE=real:
+# make demo      the Flask example behind the embedded edge (APP=starlette, django or chat for the others; EDGE=real:
 #                Pushpin and Varnish)
 # make test      linters, types and every test, live ones included
-# make lab       the race laboratory: longer runs on the real edge, and kills; prints its tables
+# make lab       the race laboratory: longer runs on the real edge, and kills, and other people's tests; prints its
+#                tables
 # make bench     what everything costs, beside its peers; prints tables (ONLY=name for one)
 # make propagation  how changes reach several regions, simulated; prints a table
 # make docs      the site of these documents, into build/docs
@@ -26,8 +27,8 @@ test: lint system
 
 # ONLY=name picks one, as pytest's -k does.
 lab: .venv/.ready system
-	$(BIN)/python -m pytest -m lab -s $(if $(ONLY),-k "$(ONLY)") tests/live tests/sources tests/applications tests/stores tests/workers \
-		tests/test_benchmarks.py
+	$(BIN)/python -m pytest -m lab -s $(if $(ONLY),-k "$(ONLY)") tests/live tests/sources tests/applications tests/foreign tests/stores \
+		tests/workers tests/test_benchmarks.py
 
 bench: .venv/.ready system
 	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
@@ -38,6 +39,7 @@ propagation: .venv/.ready
 
 docs: .venv/.ready
 	$(BIN)/python -m tools.settings_page
+	$(BIN)/python -m tools.edges_page
 	$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/docs
 	@echo "build/docs/index.html"
 

@@ -2,10 +2,11 @@
 
     python -m benchmarks.sources [--rounds 60] [--only commit]
 
-Two processes do the same work in turns, one with an edge and one without, some milliseconds each. A
-turn counts by the fastest of its repetitions, since other programs only ever slow it down. Each
-pair of turns gives a difference; the table has their median, and the quartiles. `process` is the
-same for all processor time, with what the edge's threads spend meanwhile.
+Processes do the same work in turns, some milliseconds each: one without an edge, one with an edge,
+and for SQLAlchemy one with the *floor*, hooks in the same places that do nothing. A turn counts by
+the fastest of its repetitions, since other programs only ever slow it down. Each round gives a
+difference; the table has their median, and the quartiles. `process` is the same for all processor
+time, with what the edge's threads spend meanwhile.
 
 The edge sends to nobody, and its topics wait for their windows to end: what is measured is the
 app's own thread, until a change is noted.
@@ -18,16 +19,18 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Literal, NamedTuple, Self
 
-from sqlalchemy import Engine, create_engine, insert, select, text, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+import peewee
+from sqlalchemy import Engine, create_engine, event, insert, select, text, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
 from grip_edge_middleware import GripEdge
@@ -41,6 +44,9 @@ GENERATIONS = 3
 REPETITIONS = 20
 ROWS = 20
 US = 1e6
+
+Hooks = Literal["none", "floor", "edge"]
+"""What a process does about the writes that it makes."""
 
 
 class Base(DeclarativeBase):
@@ -132,16 +138,16 @@ class Case:
     budget_us: float | None = None
     tags: bool = False
     outbox: bool = False
+    library: Literal["sqlalchemy", "peewee", "django"] = "sqlalchemy"
 
-    @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self, model: type) -> dict[str, Any]:
         """Those of the edge. It sends to nobody, and topics wait for their windows to end."""
         return {
             "confirm_after": 0,
             "throttle": 3_600.0,
             "flush_timeout": 0.0,
             "outbox": self.outbox or None,
-            "topics": {"item-{name}": {"models": [Item], "auto_tags": self.tags or None}},
+            "topics": {"item-{name}": {"models": [model], "auto_tags": self.tags or None}},
         }
 
 
@@ -160,26 +166,39 @@ CASES = [
     Case("  automatic tags", "select_by_core", 2.0, tags=True),
     Case("ORM select", "select_by_orm", 0.5),
     Case("  automatic tags", "select_by_orm", 2.0, tags=True),
+    Case("peewee, a save", "save", library="peewee"),
+    Case("  automatic tags", "save", tags=True, library="peewee"),
+    Case("Django, a save", "save", library="django"),
+    Case("  automatic tags", "save", tags=True, library="django"),
 ]
 
 
-# --- one of the two processes -------------------------------------------------------------------
+# --- one of the processes -----------------------------------------------------------------------
 
 
-def be_worker(case: Case, *, is_hooked: bool, folder: str) -> None:
+def be_worker(case: Case, *, hooks: Hooks, folder: str) -> None:
+    with ExitStack() as stack:
+        work = _LIBRARIES[case.library](case, hooks, folder, stack)
+        for _ in sys.stdin:
+            with _request(case):
+                print(json.dumps(_measure(work)), flush=True)
+
+
+def _sqlalchemy(case: Case, hooks: Hooks, folder: str, stack: ExitStack) -> Callable[[], int]:
     engine = _engine(case, folder)
     Base.metadata.create_all(engine)
     with engine.begin() as connection:
         rows = [{"id": number + 1, "name": "one", "count": 1} for number in range(ROWS)]
         connection.execute(insert(Item), rows)
-    with ExitStack() as stack:
-        if is_hooked:
-            edge = stack.enter_context(closing(GripEdge(settings=case.settings)))
-            edge.follow(engine)
-        work = WORK[case.work]
-        for _ in sys.stdin:
-            with _request(case):
-                print(json.dumps(_measure(work, engine)), flush=True)
+    if hooks == "edge":
+        stack.enter_context(_edge(case, Item)).follow(engine)
+    elif hooks == "floor":
+        _hook_nothing(engine)
+    return partial(WORK[case.work], engine)
+
+
+def _edge(case: Case, model: type) -> AbstractContextManager[GripEdge]:
+    return closing(GripEdge(settings=case.settings(model)))
 
 
 def _engine(case: Case, folder: str) -> Engine:
@@ -192,6 +211,86 @@ def _engine(case: Case, folder: str) -> Engine:
     return engine
 
 
+def _hook_nothing(engine: Engine) -> None:
+    """Be called wherever a source is called, and do nothing there."""
+
+    def ignore(*_: object) -> None:
+        pass
+
+    for name in (
+        "after_begin",
+        "before_flush",
+        "after_transaction_create",
+        "after_transaction_end",
+        "after_flush",
+    ):
+        event.listen(Session, name, ignore)
+    for name in ("before_insert", "before_update", "before_delete"):
+        event.listen(Mapper, name, ignore, raw=True, retval=True)
+    for name in ("do_commit", "do_rollback", "do_execute", "do_executemany"):
+        setattr(engine.dialect, name, _passed_on(getattr(engine.dialect, name)))
+
+
+def _passed_on(original: Callable[..., None]) -> Callable[..., None]:
+    def pass_on(*args: Any) -> None:
+        original(*args)
+
+    return pass_on
+
+
+def _peewee(case: Case, hooks: Hooks, folder: str, stack: ExitStack) -> Callable[[], int]:
+    class Saved(peewee.Model):
+        name = peewee.CharField()
+
+        class Meta:
+            database = peewee.SqliteDatabase(":memory:")
+
+    Saved.create_table()
+    if hooks == "edge":
+        stack.enter_context(_edge(case, Saved))
+
+    def save() -> int:
+        Saved(name="one").save()
+        return 1
+
+    return save
+
+
+def _django(case: Case, hooks: Hooks, folder: str, stack: ExitStack) -> Callable[[], int]:
+    # Once it is imported, an edge listens to it.
+    import django
+    from django.conf import settings
+    from django.db import connection, models
+
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+    settings.configure(DATABASES={"default": database}, USE_TZ=True)
+    django.setup()
+
+    class Saved(models.Model):
+        name: models.CharField[str, str] = models.CharField(max_length=20)
+
+        class Meta:
+            app_label = "bench"
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Saved)
+    if hooks == "edge":
+        stack.enter_context(_edge(case, Saved))
+
+    def save() -> int:
+        Saved(name="one").save()
+        return 1
+
+    return save
+
+
+_LIBRARIES: Mapping[str, Callable[[Case, Hooks, str, ExitStack], Callable[[], int]]] = {
+    "sqlalchemy": _sqlalchemy,
+    "peewee": _peewee,
+    "django": _django,
+}
+
+
 @contextmanager
 def _request(case: Case) -> Iterator[None]:
     """With automatic tags, within a request that wants them."""
@@ -202,13 +301,13 @@ def _request(case: Case) -> Iterator[None]:
         current_notes.reset(token)
 
 
-def _measure(work: Callable[[Engine], int], engine: Engine) -> tuple[float, float]:
+def _measure(work: Callable[[], int]) -> tuple[float, float]:
     """Return the seconds of one unit: by the fastest repetition, and of the process by all."""
     took: list[float] = []
     begun = time.process_time()
     for _ in range(REPETITIONS):
         at = time.perf_counter()
-        units = work(engine)
+        units = work()
         took.append((time.perf_counter() - at) / units)
     return min(took), (time.process_time() - begun) / units / REPETITIONS
 
@@ -216,9 +315,9 @@ def _measure(work: Callable[[Engine], int], engine: Engine) -> tuple[float, floa
 class Worker:
     """A process that works when it is asked to."""
 
-    def __init__(self, case: Case, *, is_hooked: bool, folder: Path) -> None:
+    def __init__(self, case: Case, *, hooks: Hooks, folder: Path) -> None:
         folder.mkdir()
-        said = json.dumps([CASES.index(case), is_hooked, str(folder)])
+        said = json.dumps([CASES.index(case), hooks, str(folder)])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.sources", "--worker", said],
             cwd=ROOT,
@@ -249,54 +348,98 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What hooks add, in microseconds: one number for each pair of turns."""
+    """What hooks add to a case, in microseconds: one number for each round."""
 
-    plain: list[float]
-    added: list[float]
-    process: list[float]
+    case: Case
+    plain: list[float] = field(default_factory=list)
+    floor: list[float] = field(default_factory=list)
+    added: list[float] = field(default_factory=list)
+    process: list[float] = field(default_factory=list)
+
+    @property
+    def row(self) -> Row:
+        """The line of the table."""
+        low, middle, high = quantiles(self.added, n=4)
+        floor = median(self.floor) if self.floor else None
+        return Row(
+            self.case.name,
+            median(self.plain),
+            floor,
+            middle,
+            low,
+            high,
+            median(self.process),
+            self.case.budget_us,
+        )
+
+
+class Row(NamedTuple):
+    """One line of the table: microseconds."""
+
+    name: str
+    plain: float
+    floor: float | None
+    added: float
+    low: float
+    high: float
+    process: float
+    budget: float | None
 
     def __str__(self) -> str:
-        low, middle, high = quantiles(self.added, n=4)
+        floor = "" if self.floor is None else f"{self.floor:.2f}"
+        budget = "" if self.budget is None else f"{self.budget:g}"
         return (
-            f"{median(self.plain):9.1f} {middle:9.2f} {low:8.2f} to {high:6.2f}"
-            f" {median(self.process):10.2f}"
+            f"{self.name:30} {self.plain:9.1f} {floor:>9} {self.added:9.2f}"
+            f" {self.low:8.2f} to {self.high:6.2f} {self.process:10.2f} {budget:>8}"
         )
 
 
 def compare(case: Case, rounds: int) -> Cost:
-    """Measure the case with an edge and without one, in turns."""
-    cost = Cost([], [], [])
+    """Measure the case without an edge, with the floor, and with an edge, in turns."""
+    cost = Cost(case)
+    all_hooks: Sequence[Hooks] = ("none", "floor", "edge")
+    if case.library != "sqlalchemy":
+        all_hooks = ("none", "edge")
     for _ in range(GENERATIONS):
         with TemporaryDirectory() as name, ExitStack() as stack:
-            plain, hooked = (
-                stack.enter_context(Worker(case, is_hooked=h, folder=Path(name, str(h))))
-                for h in (False, True)
-            )
+            workers = {
+                hooks: stack.enter_context(Worker(case, hooks=hooks, folder=Path(name, hooks)))
+                for hooks in all_hooks
+            }
             for number in range(rounds + rounds // 4):
-                without, with_edge = plain.turn(), hooked.turn()
+                took = {hooks: worker.turn() for hooks, worker in workers.items()}
                 if number >= rounds // 4:  # what came before was to warm up
-                    cost.plain.append(without[0] * US)
-                    cost.added.append((with_edge[0] - without[0]) * US)
-                    cost.process.append((with_edge[1] - without[1]) * US)
+                    _note(cost, took)
     return cost
 
 
-def main() -> None:
+def _note(cost: Cost, took: Mapping[Hooks, tuple[float, float]]) -> None:
+    (plain, plain_process), (edge, edge_process) = took["none"], took["edge"]
+    cost.plain.append(plain * US)
+    cost.added.append((edge - plain) * US)
+    cost.process.append((edge_process - plain_process) * US)
+    if "floor" in took:
+        cost.floor.append((took["floor"][0] - plain) * US)
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(description="Measure what sources cost a transaction.")
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="a word in the name of the work, or the library")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.worker:
-        number, is_hooked, folder = json.loads(options.worker)
-        be_worker(CASES[number], is_hooked=is_hooked, folder=folder)
-        return
-    head = f"{'plain':>9} {'added':>9} {'quartiles':>18} {'process':>10} {'budget':>8}"
-    print(f"{'SQLAlchemy, us':30} {head}")
+        number, hooks, folder = json.loads(options.worker)
+        be_worker(CASES[number], hooks=hooks, folder=folder)
+        return []
+    head = f"{'plain':>9} {'floor':>9} {'added':>9} {'quartiles':>18} {'process':>10} {'budget':>8}"
+    print(f"{'one row, us':30} {head}")
+    rows: list[Row] = []
     for case in CASES:
-        if options.only in case.work:
-            budget = "" if case.budget_us is None else f"{case.budget_us:g}"
-            print(f"{case.name:30} {compare(case, options.rounds)} {budget:>8}", flush=True)
+        if options.only in (case.work, case.library, ""):
+            rows.append(compare(case, options.rounds).row)
+            print(rows[-1], flush=True)
+    return rows
 
 
 if __name__ == "__main__":

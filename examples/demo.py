@@ -1,6 +1,6 @@
 """One example behind an edge, started and stopped as one thing.
 
-    python examples/demo.py [flask|starlette|django] [--edge embedded|real]
+    python examples/demo.py [flask|starlette|django|chat] [--edge embedded|real]
 
 The embedded edge is the package's own, for development. The real one is Pushpin and Varnish.
 
@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import http.client
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ from launch import (  # noqa: E402
     free_ports,
 )
 
-from grip_edge_middleware.devedge import TIMELINE_PATH, DevEdge  # noqa: E402
+from grip_edge_middleware.devedge import TIMELINE_PATH, VERIFY_KEY, DevEdge  # noqa: E402
 from grip_edge_middleware.watchers import FOLDER_VARIABLE  # noqa: E402
 
 CLIENT_PORT = 7999
@@ -58,6 +59,8 @@ class Example:
     post: str
     prepare: str = ""
     """What is run once, before the server."""
+    sockets: Sequence[str] = ()
+    """How the paths begin where it has WebSockets."""
 
 
 EXAMPLES = {
@@ -87,6 +90,16 @@ EXAMPLES = {
         stream="/counters/1/ -H 'Accept: text/event-stream'",
         post="-X POST {url}/counters/1/",
         prepare="examples.django_app.manage migrate --verbosity 0",
+    ),
+    "chat": Example(
+        server="gunicorn --workers 1 --threads 8 --log-level warning"
+        " --bind 127.0.0.1:{port} examples.chat_app.app:app",
+        database="sqlite:///{folder}/chat.sqlite3",
+        page="/rooms/lobby/",
+        act="say something in one",
+        stream="/rooms/lobby/socket",
+        post="-d author=ann -d text=hello {url}/rooms/lobby/",
+        sockets=("/rooms/",),
     ),
 }
 TEXT = """
@@ -118,8 +131,9 @@ class AppFailed(Exception):  # noqa: N818 - as EdgeFailed
 class Embedded:
     """The development edge, on a thread of this process, in front of `app_port`."""
 
-    def __init__(self, *, client_port: int | None = None) -> None:
+    def __init__(self, *, client_port: int | None = None, over_http: Sequence[str] = ()) -> None:
         self.app_port = next(free_ports())
+        self.verify_key = VERIFY_KEY
         self._folder = tempfile.TemporaryDirectory(prefix="grip-edge-")
         dev_edge = DevEdge(
             f"http://127.0.0.1:{self.app_port}", watch_folder=Path(self._folder.name)
@@ -171,6 +185,8 @@ class App:
             **os.environ,
             "GRIP_URL": edge.control_url,
             "EDGE_CDN": edge.cdn_url,
+            "GRIP_VERIFY_KEY": edge.verify_key,
+            "GRIP_EDGE_SECRET": secrets.token_urlsafe(32),
             "DATABASE_URL": example.database.format(folder=folder),
             "TMPDIR": str(folder),
             **edge.environ,
@@ -225,7 +241,10 @@ def run(name: str, kind: str) -> None:
         check_binaries()
     with (
         tempfile.TemporaryDirectory(prefix="grip-edge-demo-") as folder,
-        EDGES[kind](client_port=CLIENT_PORT if can_listen(CLIENT_PORT) else None) as edge,
+        EDGES[kind](
+            client_port=CLIENT_PORT if can_listen(CLIENT_PORT) else None,
+            over_http=example.sockets,
+        ) as edge,
         running(App(example, edge, Path(folder))) as app,
         uninterrupted_end(),
     ):

@@ -22,12 +22,14 @@ _DO_NOT_STORE: Headers = [
     ("Surrogate-Control", "no-store"),
 ]
 _FORBIDDING = frozenset({"private", "no-store", "no-cache"})
-_EDGE_LIFETIMES = {
-    "cache-control": "s-maxage",
-    "surrogate-control": "max-age",
-    "cdn-cache-control": "max-age",
-}
-FRESHNESS = frozenset({"cache-control", "surrogate-control", "cdn-cache-control", "expires"})
+
+# What some edges read, and Cache-Control only if it is not there. The second is RFC 9213's.
+TARGETED = frozenset(
+    {"surrogate-control", "cdn-cache-control", "cloudflare-cdn-cache-control", "edge-control"}
+)
+_CONTROLS = TARGETED | {"cache-control"}
+_EDGE_LIFETIMES = {"cache-control": "s-maxage", **dict.fromkeys(TARGETED, "max-age")}
+FRESHNESS = _CONTROLS | {"expires"}
 
 
 def private_by(headers: Headers) -> str:
@@ -39,13 +41,17 @@ def private_by(headers: Headers) -> str:
         match name.lower():
             case "set-cookie" as found:
                 return found
-            case "cache-control" | "surrogate-control" | "cdn-cache-control" as found if (
-                _directives(value) & _FORBIDDING
-            ):
+            case found if found in _CONTROLS and _directives(value) & _FORBIDDING:
                 return found
             case "vary" as found if "*" in _directives(value):
                 return found
     return ""
+
+
+def varies(headers: Headers) -> bool:
+    """Whether there are several answers, by more than their encoding."""
+    named = (_directives(value) for name, value in headers if name.lower() == "vary")
+    return any(tokens - {"accept-encoding", ""} for tokens in named)
 
 
 def has_freshness(headers: Headers) -> bool:
@@ -66,17 +72,36 @@ def edge_ttls(headers: Headers) -> Iterator[int]:
                 yield min(int(seconds.strip('"')[:10]), MAX_SECONDS)
 
 
-def keep_out(headers: Headers) -> Headers:
-    """Keep a response out of every cache; what the app itself says to browsers stays."""
+def forbid(controls: Iterable[str]) -> Headers:
+    """Return what keeps a response out of the caches that read these headers, and others."""
+    more = [(name, "no-store") for name in controls if name.lower() != "surrogate-control"]
+    return [*_DO_NOT_STORE, *more]
+
+
+def lifetime(control: str, seconds: int, stale_if_error: int) -> tuple[str, str]:
+    """Return the line that has an edge keep a response for so many seconds."""
+    # https://techdocs.akamai.com/property-mgr/docs/know-caching: it has no stale-if-error.
+    has_stale = stale_if_error and control != "Edge-Control"
+    stale = f", stale-if-error={stale_if_error}" if has_stale else ""
+    return control, f"max-age={seconds}{stale}"
+
+
+def keep_out(
+    headers: Headers,
+    forbidding: Headers = _DO_NOT_STORE,
+    keys: frozenset[str] = frozenset({"surrogate-key"}),
+) -> Headers:
+    """Keep a response out of every cache; what the app itself says to browsers stays.
+
+    `forbidding` is what `forbid` returned, `keys` are the headers with keys, in lower case.
+    """
     is_said = any(
         name.lower() == "cache-control" and _directives(value) & {"private", "no-store"}
         for name, value in headers
     )
-    pair = _DO_NOT_STORE[1:] if is_said else _DO_NOT_STORE
-    dropped = {"surrogate-control", "cdn-cache-control", "surrogate-key"}
-    if not is_said:
-        dropped |= {"cache-control", "expires"}
-    return [*without(headers, dropped), *pair]
+    added = forbidding[1:] if is_said else forbidding
+    dropped = (TARGETED if is_said else FRESHNESS) | keys
+    return [*without(headers, dropped), *added]
 
 
 def vary_on_accept(headers: Headers) -> Headers:

@@ -64,16 +64,17 @@ class Change:
 def encode(data: Data) -> Mapping[Hold, Response]:
     """Return the data as a message for each kind of hold.
 
-    JSON is an event on a stream (`data: {...}`) and a JSON body for a long-poll. TypeError or
-    ValueError if it is neither text, bytes nor JSON.
+    JSON is an event on a stream (`data: {...}`), and itself for a long-poll or a WebSocket.
+    TypeError or ValueError if it is neither text, bytes nor JSON.
     """
     if isinstance(data, str | bytes):
         message = Response(200, {}, _to_bytes(data) if isinstance(data, str) else data)
-        return {"stream": message, "response": message}
+        return {"stream": message, "response": message, "ws": message}
     body = _to_bytes(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     return {
         "stream": Response(200, {"content-type": "text/event-stream"}, b"data: %s\n\n" % body),
         "response": Response(200, {"content-type": "application/json"}, body),
+        "ws": Response(200, {"content-type": "application/json"}, body),
     }
 
 
@@ -115,8 +116,10 @@ class Watch:
         leaves one topic and enters another, and both have changed. `now` holds new values that
         the instance does not know of itself.
         """
-        when, payload = self.model.when, self.topic.payload
-        if operation not in self.model.on or not (when is None or self._applies(when, instance)):
+        model, payload = self.model, self.topic.payload
+        if operation not in model.on:
+            return []
+        if model.when is not None and not self._applies(model.when, instance):
             return []
         message = None if payload is None else self._message(payload, instance)
         # What is deleted may know less of itself than the database did.
@@ -124,11 +127,11 @@ class Watch:
         values = [
             known[name] if name in known else getattr(instance, name) for name in self.attributes
         ]
-        changes = self._changes_of(values, message)
-        if before:
-            old = [before.get(n, v) for n, v in zip(self.attributes, values, strict=True)]
-            changes = [*self._changes_of(old, message), *changes]
-        return changes if len(changes) < 2 else list({c.topic.name: c for c in changes}.values())
+        if not before:
+            return self._changes_of(values, message)
+        old = [before.get(n, v) for n, v in zip(self.attributes, values, strict=True)]
+        changes = [*self._changes_of(old, message), *self._changes_of(values, message)]
+        return list({c.topic.name: c for c in changes}.values())
 
     def change_of_all(self, operations: Collection[Operation]) -> Change | None:
         """Return what changes when rows that nobody knows were written, None if nothing."""
@@ -151,7 +154,7 @@ class Watch:
 
     def _applies(self, when: str | Callable[[Any], Any], instance: object) -> bool:
         try:
-            return bool(_resolve(when)(instance))
+            return bool(resolve(when)(instance))
         except Exception:
             name = self.topic.template.text
             logger.exception(
@@ -164,7 +167,7 @@ class Watch:
         self, payload: str | Callable[[Any], Any], instance: object
     ) -> Mapping[Hold, Response] | None:
         try:
-            return encode(_resolve(payload)(instance))
+            return encode(resolve(payload)(instance))
         except Exception:
             name = self.topic.template.text
             logger.exception(
@@ -177,7 +180,7 @@ class Watch:
         self, values: Iterable[object], message: Mapping[Hold, Response] | None
     ) -> list[Change]:
         """Return the change of the topic that has these values, in the order of its parameters."""
-        texts = tuple(["" if value is None else text(value) for value in values])
+        texts = tuple([v if type(v) is str else "" if v is None else text(v) for v in values])
         # No URL shows a parameter without a value, so there is nobody to tell.
         if "" in texts:
             return []
@@ -200,7 +203,7 @@ class Watch:
             self._kept[texts] = change
 
 
-def _resolve(target: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
+def resolve(target: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return what a dotted path names. It is imported by then: its model's instance exists."""
     if not isinstance(target, str):
         return target

@@ -30,6 +30,9 @@ CLAIM_LIMIT = 1_000
 AFTER_FAULT_S = 1.0
 # A store that does not answer is asked again so soon.
 STORE_REST_S = 0.5
+# Turns begin so far apart, unless somebody waits for one. The first leaves at once, and the thread
+# does not compete for the interpreter with every one of many commits in a row.
+PACE_S = 0.005
 # A CDN of one region may take so long for a purge; longer, and where changes never cease they are
 # not published there before it fails. What is waited for is not sent to other regions anew.
 CARRIED_S = 1.0
@@ -101,7 +104,7 @@ class Dispatcher:
         with self._starting:
             self._has_thread = False
         if self._thread is not None:
-            self._wake.set()
+            self._hurry()
             self._thread.join()
 
     def start_anew(self, *, has_thread: bool) -> None:
@@ -220,11 +223,14 @@ class Dispatcher:
         def is_over() -> bool:
             return not self._store.pending() or (self._flushes_tried >= asked and gives_up())
 
-        if self._wake_up():
-            with self._progress:
-                self._progress.wait_for(is_over, timeout_s)
-        else:
-            self._drain(timeout_s, gives_up)
+        try:
+            if self._hurry():
+                with self._progress:
+                    self._progress.wait_for(is_over, timeout_s)
+            else:
+                self._drain(timeout_s, gives_up)
+        finally:
+            self._is_awaited.clear()
         return not self._store.pending()
 
     def close(self) -> None:
@@ -238,7 +244,7 @@ class Dispatcher:
         deadline = self._clock() + self._flush_timeout_s
         self._flush(self._flush_timeout_s, gives_up=self._delivery.is_hopeless)
         self._is_closed = True
-        self._wake.set()
+        self._hurry()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.0, deadline - self._clock()))
         for carried in self._carried:
@@ -276,6 +282,7 @@ class Dispatcher:
         self._starting = threading.Lock()
         self._progress = threading.Condition()
         self._wake = threading.Event()
+        self._is_awaited = threading.Event()
         # Until the thread waits for that, it is woken by everything.
         self._wakes_at = math.inf
         self._flushes_asked = 0
@@ -284,6 +291,11 @@ class Dispatcher:
         self._has_claimed = False
         self._carried = []
         self._thread: threading.Thread | None = None
+
+    def _hurry(self) -> bool:
+        """Wake the thread, and have it keep no pace."""
+        self._is_awaited.set()
+        return self._wake_up()
 
     def _wake_up(self) -> bool:
         """Wake the thread, or start it; return whether there is one."""
@@ -308,14 +320,18 @@ class Dispatcher:
             return True
 
     def _run(self) -> None:
-        while self._has_thread and not self._is_closed:
-            # Cleared before the turn, so that what is submitted during it makes another.
+        while True:
+            # Cleared before anything is asked, so that what comes meanwhile makes another turn.
             self._wakes_at = math.inf
             self._wake.clear()
+            if self._is_closed or not self._has_thread:
+                return
+            begun = self._clock()
             next_due = self._next_turn()
             self._wakes_at = math.inf if next_due is None else next_due
             with self._progress:
                 self._progress.notify_all()
+            self._is_awaited.wait(max(0.0, begun + PACE_S - self._clock()))
             self._wake.wait(None if next_due is None else max(0.0, next_due - self._clock()))
 
     def _next_turn(self) -> float | None:

@@ -26,11 +26,18 @@ from grip_edge_middleware.middleware.asgi import ASGIMiddleware
 from grip_edge_middleware.middleware.wsgi import WSGIMiddleware
 from grip_edge_middleware.notes import current_notes
 from grip_edge_middleware.outbox import Outbox
-from grip_edge_middleware.policy import Policy, find_topic
+from grip_edge_middleware.policy import Policy, named_topic
 from grip_edge_middleware.process import warn_of_siblings
 from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.purgers import Purger
+from grip_edge_middleware.purgers.akamai import AkamaiPurger
+from grip_edge_middleware.purgers.akamai import Credentials as AkamaiClient
+from grip_edge_middleware.purgers.cloudflare import CloudflarePurger
+from grip_edge_middleware.purgers.cloudfront import CloudFrontPurger
+from grip_edge_middleware.purgers.cloudfront import Credentials as AccessKey
 from grip_edge_middleware.purgers.fastly import FastlyPurger
+from grip_edge_middleware.purgers.generic import GenericPurger
+from grip_edge_middleware.purgers.souin import SouinPurger
 from grip_edge_middleware.purgers.varnish import VarnishPurger
 from grip_edge_middleware.render import (
     TARGET,
@@ -41,13 +48,20 @@ from grip_edge_middleware.render import (
     is_rendering,
 )
 from grip_edge_middleware.settings import (
+    CDN,
+    Akamai,
+    Cloudflare,
+    CloudFront,
     Fastly,
+    Generic,
     RegionSettings,
     Settings,
+    Souin,
     StoreSettings,
     TopicSettings,
     Varnish,
 )
+from grip_edge_middleware.sockets import Socket, current_socket
 from grip_edge_middleware.stores.codec import Codec
 from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.stores.records import Shelf
@@ -174,6 +188,15 @@ class GripEdge:
         notes = current_notes.get()
         if notes is not None:
             notes.declines_hold = True
+
+    @property
+    def socket(self) -> Socket | None:
+        """The WebSocket whose request is running, None if the request is an ordinary one.
+
+        if edge.socket and edge.socket.is_opening:
+            edge.socket.subscribe("presence-{room}", room=room)
+        """
+        return current_socket.get()
 
     @property
     def is_rendering(self) -> bool:
@@ -419,7 +442,7 @@ class _Parts:
 
     def find(self, name: str, params: Mapping[str, object]) -> tuple[TopicSettings, Topic]:
         """Return a topic by its name, or by its template and values."""
-        return named_topic(self.settings, name, params)
+        return named_topic(self.settings.topics, name, params)
 
     def changes(self, instance: object) -> list[Change]:
         """Return what an update of the instance changes."""
@@ -502,34 +525,6 @@ class _Parts:
         self.watchers.close()
 
 
-def named_topic(
-    settings: Settings, name: str, params: Mapping[str, object]
-) -> tuple[TopicSettings, Topic]:
-    """Return a topic by its name, or by its template and values. TopicError if there is none."""
-    for topic in settings.topics:
-        if topic.template.text == name:
-            return topic, _fill(topic, params)
-    found = None if params else find_topic(settings.topics, name)
-    if found is None:
-        declared = ", ".join(f'"{topic.template.text}"' for topic in settings.topics)
-        raise TopicError(f'no topic is named "{name}"; the settings declare {declared}')
-    return found
-
-
-def _fill(settings: TopicSettings, params: Mapping[str, object]) -> Topic:
-    template = settings.template
-    if set(params) != set(template.params):
-        wanted = ", ".join(f"{param}=..." for param in template.params) or "no values"
-        given = ", ".join(params) or "none"
-        raise TopicError(f'topic "{template.text}" takes {wanted}; given were {given}')
-    if None in params.values():
-        raise TopicError(f'topic "{template.text}" takes no None')
-    try:
-        return template.fill(params)
-    except ValueError as error:
-        raise TopicError(f'topic "{template.text}": {error}') from None
-
-
 def _name(found: object) -> str:
     return f"an instance of {type(found).__module__}.{type(found).__qualname__}"
 
@@ -577,11 +572,50 @@ def _region(region: RegionSettings) -> Region:
     )
 
 
-def make_purger(cdn: Varnish | Fastly, region: str) -> Purger:
+def make_purger(cdn: CDN, region: str) -> Purger:
     """Return what purges a CDN of a region."""
-    if isinstance(cdn, Varnish):
-        return VarnishPurger(cdn.url, soft=cdn.soft, region=region)
-    return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft, region=region)
+    match cdn:
+        case Varnish():
+            return VarnishPurger(cdn.url, soft=cdn.soft, region=region)
+        case Fastly():
+            return FastlyPurger(
+                cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft, region=region
+            )
+        case Souin():
+            return SouinPurger(cdn.url, path=cdn.path, region=region)
+        case Cloudflare():
+            return CloudflarePurger(cdn.zone_id, cdn.token, url=cdn.url, region=region)
+        case CloudFront():
+            return _cloudfront(cdn, region)
+        case Akamai():
+            return _akamai(cdn, region)
+        case Generic():
+            return _generic(cdn, region)
+
+
+def _cloudfront(cdn: CloudFront, region: str) -> Purger:
+    key = AccessKey(cdn.access_key_id, cdn.secret_access_key, cdn.session_token)
+    return CloudFrontPurger(cdn.distribution_id, key, url=cdn.url, region=region)
+
+
+def _akamai(cdn: Akamai, region: str) -> Purger:
+    client = AkamaiClient(cdn.client_token, cdn.client_secret, cdn.access_token)
+    return AkamaiPurger(cdn.host, client, network=cdn.network, soft=cdn.soft, region=region)
+
+
+def _generic(cdn: Generic, region: str) -> Purger:
+    return GenericPurger(
+        cdn.url,
+        dialect=cdn.dialect,
+        method=cdn.method,
+        name=cdn.name,
+        is_json=cdn.keys_in == "json",
+        separator=cdn.separator,
+        headers=cdn.headers,
+        body=cdn.body,
+        ok=cdn.ok,
+        region=region,
+    )
 
 
 def _store(settings: Settings, clock: EdgeClock) -> MemoryStore | SharedStore:

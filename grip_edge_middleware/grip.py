@@ -14,7 +14,7 @@ from base64 import b64decode
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from gripcontrol import (
@@ -61,9 +61,8 @@ FASTLY_VERIFY_KEY = (
 _FASTLY_SERVICE = re.compile(r"https://api\.fastly\.com/service/(\w+)", re.IGNORECASE)
 _URL_PARAMETERS = ("iss", "key", "verify-iss", "verify-key")
 
-Format = Literal["stream", "response", "ws"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-"""What an item can be to a client: to who is held, and to a WebSocket."""
+FORMATS: tuple[Hold, ...] = get_args(Hold)
+"""What an item can be to a client."""
 
 # What a published response overrides: the client gets the other headers of the held response.
 _RESPONSE_HEADERS = ("content-type", "etag", "last-modified")
@@ -246,7 +245,7 @@ def build_item(
 
 def build_stray(
     channel: str,
-    messages: Mapping[Format, Response],
+    messages: Mapping[Hold, Response],
     *,
     id: str | None = None,  # noqa: A002 - GRIP's name
     prev_id: str | None = None,
@@ -273,7 +272,8 @@ def build_marker(
     A stream gets no bytes. A long-poll goes on, since it has the filter `require-sub` and nobody
     subscribes to what the marker requires; where a proxy has no such filter, it ends as unchanged.
     """
-    marker = _item(channel, [_MARKERS[hold] for hold in holds], id, prev_id)
+    formats = [_MARKERS[hold] for hold in holds if hold in _MARKERS]
+    marker = _item(channel, formats, id, prev_id)
     return marker | {"meta": {"require_sub": NOBODY}} if "response" in holds else marker
 
 
@@ -299,15 +299,22 @@ def _response_format(message: Response, version: str) -> HttpResponseFormat:
 
 
 def _socket_format(message: Response, version: str) -> WebSocketMessageFormat:
+    # As a stream's: a client that connects again gets the app's own answer.
+    if message.status != 200:
+        return WebSocketMessageFormat(action="close", code=1000)
     try:
         return WebSocketMessageFormat(content=message.body.decode())
     except UnicodeDecodeError:
         return WebSocketMessageFormat(content=message.body, binary=True)
 
 
-_FORMATS: Mapping[Format, Callable[[Response, str], Any]] = {
+_FORMATS: Mapping[Hold, Callable[[Response, str], Any]] = {
     "stream": _stream_format,
     "response": _response_format,
     "ws": _socket_format,
 }
-_MARKERS = {"stream": HttpStreamFormat(content=""), "response": HttpResponseFormat(code=304)}
+# To a WebSocket it says nothing: that is asked for by its own request.
+_MARKERS: Mapping[Hold, Any] = {
+    "stream": HttpStreamFormat(content=""),
+    "response": HttpResponseFormat(code=304),
+}

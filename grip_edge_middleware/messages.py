@@ -60,8 +60,8 @@ class Messages:
     ) -> dict[str, Any] | None:
         channel, version = claim.topic.name, publication.version
         if publication.is_marker:
-            if previous is None:
-                return None  # everybody would ask
+            if previous is None or claim.settings.held_routes.keys() <= {"ws"}:
+                return None  # everybody would ask, or nobody
             return build_marker(channel, claim.settings.held_routes, id=version, prev_id=previous)
         messages = self._messages(claim, publication, delivery)
         return build_item(channel, messages, id=version, prev_id=previous) if messages else None

@@ -10,19 +10,18 @@ Pure: no sockets, no clock, no framework. https://pushpin.org/docs/protocols/gri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hmac import compare_digest
 from typing import NamedTuple
 
+from grip_edge_middleware.cache_control import FRESHNESS
 from grip_edge_middleware.grip import NEXT_LINK, parse_grip_last, shown_by
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.notes import Notes
 from grip_edge_middleware.policy import Plan, Policy, RequestFacts, Shown
 from grip_edge_middleware.types import Headers
 
-_FOR_CACHES = frozenset(
-    {"cache-control", "surrogate-control", "cdn-cache-control", "surrogate-key", "vary"}
-)
+_FOR_CACHES = (FRESHNESS - {"expires"}) | {"surrogate-key", "vary"}
 _GONE = frozenset({404, 410})
 
 
@@ -74,7 +73,7 @@ class NextLink:
     def as_page(self, request: RequestFacts) -> RequestFacts:
         """Return the proxy's request as the page's own would be: it asks for nothing special."""
         accepts = [wanted.accept for wanted in self.routes if wanted.accept]
-        return replace(request, method="GET", accept=", ".join(accepts))
+        return request._replace(method="GET", accept=", ".join(accepts))
 
     @staticmethod
     def refuse(reason: str) -> tuple[int, Headers, bytes]:
@@ -108,9 +107,15 @@ class NextLink:
             ("Content-Length", str(len(body))),
             # Varnish has it in the cache key as well; the limit of variants elsewhere is the CDN's.
             ("Vary", "Grip-Last"),
-            *(line for snapshot in snapshots for line in _for_caches(snapshot)),
+            *(line for snapshot in snapshots for line in self._for_caches(snapshot)),
         ]
         return 200, self.plan.apply(request, 200, headers, notes), body
+
+    def _for_caches(self, snapshot: Response) -> Headers:
+        """Return what a response says to caches. Not a cookie, but what it means."""
+        wanted = _FOR_CACHES | self.plan.policy.key_names
+        said = [(name, value) for name, value in snapshot.headers.items() if name in wanted]
+        return [*said, ("Cache-Control", "private")] if "set-cookie" in snapshot.headers else said
 
     def _lags(self, shown: Shown, request: RequestFacts) -> bool:
         name = shown.topic.name
@@ -120,9 +125,3 @@ class NextLink:
 def _is_signed(plan: Plan, path: str) -> bool:
     asked = path.encode(errors="surrogatepass")
     return compare_digest(asked, plan.next_link(plan.names, mount="").encode())
-
-
-def _for_caches(snapshot: Response) -> Headers:
-    """Return what a response says to caches. A cookie is not handed on, but what it means is."""
-    said = [(n, v) for n, v in snapshot.headers.items() if n in _FOR_CACHES]
-    return [*said, ("Cache-Control", "private")] if "set-cookie" in snapshot.headers else said

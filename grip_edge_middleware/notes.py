@@ -6,9 +6,8 @@ A face makes the notes; `edge.tag` in the view, and the sources when the view re
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 
 from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.rows import Params, Reading, Scopes
@@ -17,37 +16,41 @@ from grip_edge_middleware.sql import read_statement
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
 class Notes:
     """What is known of one response besides what the settings say.
 
-    `route` is its path's pattern.
+    `route` is its path's pattern. `scopes` is how lists are told apart, if the rows that are read
+    are keys too; else None. Made for each request of a configured route, so most are defaults of
+    the class.
     """
 
-    keys: list[str] = field(default_factory=list)
-    """The surrogate keys that the view gave."""
-    declines_hold: bool = False
-    is_closed: bool = False
+    declines_hold = False
+    is_closed = False
     """Whether the headers have left, so that no key can be added."""
-    is_over: bool = False
+    is_over = False
     """Whether the body has left as well, so that nothing that is read now is in it."""
-    route: str = ""
-    scopes: Scopes | None = None
-    """How lists are told apart, if the rows that are read are keys too; else None."""
-    rows: dict[str, None] = field(default_factory=dict)
-    """The keys of the rows and tables that were read, in order."""
-    is_unclear: bool = False
+    is_unclear = False
     """Whether something was read of which nobody knows what it is."""
 
     # What the policy decided, and why:
-    key_header: str = ""
+    named: Sequence[str] = ()
     """The surrogate keys, as far as they fit."""
-    is_merged: bool = False
+    key_bytes = 0
+    """The bytes of the longest header that names them."""
+    is_merged = False
     """Whether some of them are those of a whole kind, since there was no room for each."""
-    kept_out_by: str = ""
+    kept_out_by = ""
     """Why the response is kept out of caches; empty if it is not."""
-    unheld_by: str = ""
+    unheld_by = ""
     """Why it is not held; empty if it is."""
+
+    def __init__(self, route: str = "", scopes: Scopes | None = None) -> None:
+        self.route = route
+        self.scopes = scopes
+        self.keys: list[str] = []
+        """The surrogate keys that the view gave."""
+        self.rows: dict[str, None] = {}
+        """The keys of the rows and tables that were read, in order."""
 
     def note_reads(self, statement: str, params: Params, primary_keys: Mapping[str, str]) -> None:
         """Note what an SQL statement read; see `rows.keys_read`."""

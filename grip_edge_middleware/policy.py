@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache, partial
 from hmac import compare_digest
-from typing import Protocol
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from grip_edge_middleware.cache_control import (
     FRESHNESS,
     KEPT_UNASKED,
     edge_ttls,
     first_value,
+    forbid,
     has_freshness,
     has_header,
     keep_out,
+    lifetime,
     private_by,
+    varies,
     vary_on_accept,
     without,
 )
 from grip_edge_middleware.debug_header import build_debug
-from grip_edge_middleware.errors import SignatureError
+from grip_edge_middleware.errors import SignatureError, TopicError
+from grip_edge_middleware.gate import Gate
 from grip_edge_middleware.grip import (
     CATCH_UP_SOON_S,
     MAX_CHANNELS,
@@ -47,13 +54,20 @@ from grip_edge_middleware.routing import Matcher
 from grip_edge_middleware.rows import Scopes, template_of
 from grip_edge_middleware.settings import Route, Settings, TopicSettings
 from grip_edge_middleware.signature import Verifier
-from grip_edge_middleware.surrogate import build_keys, parse_keys
+from grip_edge_middleware.surrogate import Keys, build_keys, key_headers, parse_keys
 from grip_edge_middleware.topics import SITE_KEY, Topic
-from grip_edge_middleware.types import Headers, Hold
+from grip_edge_middleware.types import Headers, Hold, RawHeaders
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 MAX_CACHED_PATH = 512
+MAX_PLANS = 1024
+# Responses of a path that are remembered, for those that ask in different ways; and characters of
+# what they ask, which comes from strangers.
+MAX_REMEMBERED = 4
+MAX_ASKED = 512
 
 # Why a response is kept out of caches although it would be kept otherwise.
 _COUNTED: Mapping[str, Event] = {
@@ -63,35 +77,34 @@ _COUNTED: Mapping[str, Event] = {
 }
 
 
-class HasChanged(Protocol):
-    """The gate, for one request."""
-
-    def __call__(self, keys: Iterable[str], *, lag: bool = True) -> bool:
-        """Whether a key changed; with `lag`, also whether a read may not see its last change."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestFacts(NamedTuple):
     """What of a request decides about its response."""
 
     method: str
+    gate: Gate
+    since: int = 0
+    """The number of the last change when the request began."""
+    versions: Mapping[str, str] = MappingProxyType({})
+    """The version of each topic when the request began, so that it is never too new."""
     accept: str = ""
     if_none_match: str = ""
     is_authorized: bool = False
-    has_changed: HasChanged = lambda keys, lag=True: False
-    """Whether one of these surrogate keys changed since the request began."""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """The version of each topic when the request began, so that it is never too new."""
-    versions_now: Callable[[Iterable[str]], Mapping[str, str]] = lambda names: {}
-    """Returns the version of each topic as it is when this is asked."""
-    longest_ttl: int | None = None
-    """Seconds that a CDN may keep it at most, while its purges fail; None if they do not."""
     mount: str = ""
     """Where the app is mounted, percent-encoded: it may come from the URL."""
-    refusal: Callable[[], str | None] = lambda: "no proxy is known"
-    """Why the request is not taken for one of a GRIP proxy's, None if it is."""
+    longest_ttl: int | None = None
+    """Seconds that a CDN may keep it at most, while its purges fail; None if they do not."""
+    grip_sig: str = ""
+    at: float = 0.0
+    """When it came, as Unix time."""
     is_debugged: bool = False
     """Whether it is from somebody who may know what is decided, and why."""
+
+    def has_changed(self, keys: Iterable[str], *, lag: bool = True) -> bool:
+        """Whether one of these surrogate keys changed since the request began.
+
+        With `lag`, also whether a read may not see its last change.
+        """
+        return self.gate.has_changed(keys, self.since, lag=lag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,28 +121,56 @@ class Shown:
     """Whether the rows that are read for it are keys as well."""
 
 
-@dataclass(frozen=True, slots=True)
+class Remembered(NamedTuple):
+    """What was decided of a path's responses since a change, which was the last."""
+
+    since: int
+    versions: Mapping[str, str]
+    """Of the path's topics."""
+    left: dict[Hashable, list[Any]]
+    """The headers with which a response left, by all that decided about them."""
+
+
+NOTHING = Remembered(-1, {}, {})
+
+
 class Plan:
-    """What the settings say about one path. Kept from request to request, so nothing of one is."""
+    """What the settings say about one path. Kept from request to request.
 
-    shown: tuple[Shown, ...]
-    policy: Policy = field(repr=False)
+    Of a request it keeps nothing but which headers left, so as not to decide the same again while
+    nothing changes.
+    """
 
-    @property
-    def is_private(self) -> bool:
+    def __init__(self, shown: tuple[Shown, ...], policy: Policy) -> None:
+        self.shown = shown
+        self.policy = policy
+        self.names = tuple(dict.fromkeys(shown.topic.name for shown in shown))
+        """The names of the topics."""
+        self.is_private = any(shown.is_private for shown in shown)
         """Whether not everybody may see it: it is never cached, and held by a GRIP proxy only."""
-        return any(shown.is_private for shown in self.shown)
+        self.sockets = tuple(s for s in shown if s.route.hold == "ws")[:MAX_CHANNELS]
+        """What of it is told to WebSockets."""
+        self.route = shown[0].route.pattern.text
+        self._scopes = policy.scopes if any(shown.auto_tags for shown in shown) else None
+        self._remembered = NOTHING
 
     def notes(self) -> Notes:
         """Return what will be noted about a response to a request of this path."""
-        collects = any(shown.auto_tags for shown in self.shown)
-        scopes = self.policy.scopes if collects else None
-        return Notes(route=self.shown[0].route.pattern.text, scopes=scopes)
+        return Notes(self.route, self._scopes)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the topics."""
-        return tuple(dict.fromkeys(shown.topic.name for shown in self.shown))
+    def remembered(self) -> int:
+        """How many responses it would not decide about again."""
+        return len(self._remembered.left)
+
+    def versions(self, gate: Gate, since: int) -> Mapping[str, str]:
+        """Return the version of each topic when a request begins, whose gate said that number."""
+        remembered = self._remembered
+        return remembered.versions if remembered.since == since else gate.versions(self.names)
+
+    def refusal(self, request: RequestFacts) -> str | None:
+        """Return why a request is not taken for one of a GRIP proxy's, None if it is."""
+        return self.policy.refusal(request.grip_sig, request.at)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -138,10 +179,65 @@ class Plan:
 
     def apply(self, request: RequestFacts, status: int, headers: Headers, notes: Notes) -> Headers:
         """Return the headers with which the app's response leaves."""
-        applied = self._applied(request, status, headers, notes)
-        return self._explained(request, applied, notes) if request.is_debugged else applied
+        return self._leave(request, status, headers, notes, self._applied, is_raw=False)
+
+    def apply_raw(
+        self, request: RequestFacts, status: int, headers: RawHeaders, notes: Notes
+    ) -> RawHeaders:
+        """Return them as ASGI has headers, names in lower case."""
+        return self._leave(request, status, headers, notes, self._applied_raw, is_raw=True)
+
+    def _leave(
+        self,
+        request: RequestFacts,
+        status: int,
+        headers: list[T],
+        notes: Notes,
+        decide: Callable[[RequestFacts, int, list[T], Notes], list[T]],
+        *,
+        is_raw: bool,
+    ) -> list[T]:
+        is_remembered = request.method in ("GET", "HEAD") and not request.is_debugged
+        if not is_remembered or self.is_private or _is_long(request):
+            return decide(request, status, headers, notes)
+        said = (notes.declines_hold, notes.is_unclear, *notes.keys, None, *notes.rows)
+        decisive = (_asked(request), said, status, is_raw, *headers)
+        remembered = self._remembered if self._remembered.since == request.since else NOTHING
+        try:
+            left = remembered.left.get(decisive)
+        except TypeError:  # a line that is a list
+            return decide(request, status, headers, notes)
+        # In this order: what changes after this was asked is purged.
+        if left is not None and request.gate.is_unchanged(request.since):
+            return left.copy()
+        left = decide(request, status, headers, notes)
+        if not notes.kept_out_by and not notes.is_merged:  # which are counted
+            self._remember(request, decisive, left)
+        return left
+
+    def _remember(self, request: RequestFacts, decisive: Hashable, left: list[Any]) -> None:
+        if not request.gate.is_unchanged(request.since):
+            return
+        remembered = self._remembered
+        if remembered.since != request.since or len(remembered.left) >= MAX_REMEMBERED:
+            self._remembered = remembered = Remembered(request.since, request.versions, {})
+        # A server may add to those that it is given.
+        remembered.left[decisive] = left.copy()
+
+    def _applied_raw(
+        self, request: RequestFacts, status: int, headers: RawHeaders, notes: Notes
+    ) -> RawHeaders:
+        decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        applied = self._applied(request, status, decoded, notes)
+        return [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in applied]
 
     def _applied(
+        self, request: RequestFacts, status: int, headers: Headers, notes: Notes
+    ) -> Headers:
+        applied = self._decided(request, status, headers, notes)
+        return self._explained(request, applied, notes) if request.is_debugged else applied
+
+    def _decided(
         self, request: RequestFacts, status: int, headers: Headers, notes: Notes
     ) -> Headers:
         if request.method not in ("GET", "HEAD"):
@@ -156,6 +252,10 @@ class Plan:
         if not _is_polled(held):
             return self._cache(request, headers, notes) + self._stream(request, headers, held)
         headers = self._with_etag(request, headers, notes)
+        if self.policy.is_purgeable and not self.policy.answers_polls:
+            # One copy would hold everybody, also who has nothing yet.
+            kept_out = self._keep_out("poll", headers, notes)
+            return kept_out + self._answer_poll(request, headers, held)
         return self._cache(request, headers, notes) + self._answer_poll(request, headers, held)
 
     def _tag_other_status(
@@ -165,14 +265,14 @@ class Plan:
         is_kept = status in KEPT_UNASKED or has_freshness(headers)
         if not is_kept or private_by(headers):
             return headers
-        if reason := self._reason(request):
+        if reason := self._reason(request) or self._is_mixed_up(headers):
             return self._keep_out(reason, headers, notes)
         if request.longest_ttl is None:
             return self._with_keys(request, headers, notes, freshness=[])
         return self._for(request.longest_ttl, request, headers, notes)
 
     def _cache(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
-        if reason := self._reason(request) or private_by(headers):
+        if reason := self._reason(request) or private_by(headers) or self._is_mixed_up(headers):
             return self._keep_out(reason, headers, notes)
         if not self.policy.is_purgeable:
             return self._with_keys(request, headers, notes, freshness=[])
@@ -195,40 +295,39 @@ class Plan:
         is_for_one = request.is_authorized and not all(s.route.public for s in self.shown)
         return "authorization" if is_for_one else ""
 
+    def _is_mixed_up(self, headers: Headers) -> str:
+        """Return "vary" if there are answers that an edge would not tell apart, else nothing."""
+        return "vary" if not self.policy.varies and varies(headers) else ""
+
     def _keep_out(self, reason: str, headers: Headers, notes: Notes) -> Headers:
         notes.kept_out_by = reason
         if (event := _COUNTED.get(reason)) is not None:
             self.policy.metrics.count(event)
-        return keep_out(headers)
+        return keep_out(headers, self.policy.forbidding, self.policy.key_names)
 
     def _freshness(self, edge_ttl: int) -> Headers:
         # stale-if-error is the same while purges fail: it shows an old page only while the app is
         # down, and so does a soft purge, which leaves the old page for that very case.
         browser_ttl = min(shown.route.browser_ttl for shown in self.shown)
         stale_if_error = min(shown.route.stale_if_error for shown in self.shown)
-        stale = f", stale-if-error={stale_if_error}" if stale_if_error else ""
-        return [
-            ("Cache-Control", f"max-age={browser_ttl}, s-maxage={edge_ttl}"),
-            ("Surrogate-Control", f"max-age={edge_ttl}{stale}"),
-        ]
+        return self.policy.freshness(browser_ttl, edge_ttl, stale_if_error)
 
     def _with_keys(
         self, request: RequestFacts, headers: Headers, notes: Notes, *, freshness: Headers
     ) -> Headers:
         if notes.is_unclear:
             return self._keep_out("unclear", headers, notes)  # nothing would purge it
-        keys = self._keys(headers, notes)
-        budget = self.policy.key_budget
-        value = build_keys(keys, partial(self._any_key, notes), budget_bytes=budget)
-        if value is None:
-            _warn_of_budget(self.shown[0].route.pattern.text, budget)
+        own = self._keys(headers, notes)
+        keys = build_keys(own, partial(self._any_key, notes), self.policy.key_headers)
+        if keys is None:
+            _warn_of_budget(self.route, self.policy.key_budget)
             return self._keep_out("budget", headers, notes)
-        self.policy.note_keys(value, notes)
-        if request.has_changed(value.split(" ")):
+        self.policy.note_keys(keys, notes)
+        if request.has_changed(keys.names):
             # It may show what was there before, and reach the cache after the purge.
             return self._keep_out("gate", headers, notes)
-        dropped = FRESHNESS | {"surrogate-key"} if freshness else {"surrogate-key"}
-        return [*without(headers, dropped), *freshness, ("Surrogate-Key", value)]
+        dropped = self.policy.replaced if freshness else self.policy.key_names
+        return [*without(headers, dropped), *freshness, *keys.headers]
 
     def _any_key(self, notes: Notes, key: str) -> str | None:
         notes.is_merged = True  # it is asked only then
@@ -236,15 +335,16 @@ class Plan:
 
     def _keys(self, headers: Headers, notes: Notes) -> list[str]:
         """Return all keys, the broadest first: Fastly ignores what follows one that is too long."""
-        shown = sorted(self.shown, key=lambda s: len(s.topic.params))
+        shown = self.shown
+        if len(shown) > 1:
+            shown = tuple(sorted(shown, key=lambda s: len(s.topic.params)))
         tagged = self._tagged(headers, notes)
         types = [*(s.type_key for s in shown), *filter(None, map(self.policy.type_key, tagged))]
         return [SITE_KEY, *types, *(s.topic.name for s in shown), *tagged]
 
     def _tagged(self, headers: Headers, notes: Notes) -> list[str]:
         """Return the keys that the view and the app have added, and those of what was read."""
-        own = parse_keys(value for name, value in headers if name.lower() == "surrogate-key")
-        return [*notes.keys, *own, *notes.rows]
+        return [*notes.keys, *self.policy.keys_said(headers), *notes.rows]
 
     def _held(self, request: RequestFacts, headers: Headers, notes: Notes) -> list[Shown]:
         """Return what the response is held for, all in the same way; nothing if it is not held."""
@@ -253,10 +353,11 @@ class Plan:
             return []
         held = [shown for shown in self.shown if _is_held(shown.route, request.accept)]
         if not held:
-            notes.unheld_by = "accept" if any(s.route.hold for s in self.shown) else "settings"
-        elif self.is_private and (reason := request.refusal()) is not None:
+            is_for_others = any(s.route.hold not in (None, "ws") for s in self.shown)
+            notes.unheld_by = "accept" if is_for_others else "settings"
+        elif self.is_private and (reason := self.refusal(request)) is not None:
             notes.unheld_by = "stranger"
-            _warn_of_stranger(self.shown[0].route.pattern.text, reason)
+            _warn_of_stranger(self.route, reason)
             return []
         return [shown for shown in held if shown.route.hold == _hold_of(held)]
 
@@ -287,7 +388,7 @@ class Plan:
     def _answer_poll(self, request: RequestFacts, headers: Headers, held: list[Shown]) -> Headers:
         """Hold who has this response already, and nobody else."""
         hold = self._long_poll(request, held)
-        if self.policy.is_purgeable:
+        if self.policy.is_purgeable and self.policy.answers_polls:
             # The cache keeps one copy for all, and compares it with what each of them has.
             return hold
         tag = first_value(headers, "etag").removeprefix("W/")
@@ -313,7 +414,7 @@ class Plan:
         names = list(dict.fromkeys([*self.names, *tagged, *self._tables(notes)]))
         # In this order: if nothing has changed by now, these were the versions all along. All that
         # will be asked is asked at once, as a shared store is far.
-        versions = request.versions_now([*names, *self._keys(headers, notes)])
+        versions = request.gate.versions([*names, *self._keys(headers, notes)])
         if not versions or request.has_changed(names, lag=False):
             return headers
         return [*headers, ("ETag", etag(versions[name] for name in names))]
@@ -331,18 +432,20 @@ class Plan:
     def _explained(self, request: RequestFacts, headers: Headers, notes: Notes) -> Headers:
         """Say what was decided and why, in an answer that no cache keeps."""
         said = {
-            "route": self.shown[0].route.pattern.text,
+            "route": self.route,
             "topics": self.names,
             "versions": [request.versions.get(name, "") for name in self.names],
             "hold": first_value(headers, "grip-hold") or None,
             "cache": None
             if notes.kept_out_by
-            else first_value(headers, "surrogate-control")
+            else next(
+                (v for n in self.policy.controls if (v := first_value(headers, n.lower()))), None
+            )
             or first_value(headers, "cache-control")
             or None,
             "limit": request.longest_ttl,
-            "keys": notes.key_header.split(),
-            "key-bytes": len(notes.key_header),
+            "keys": list(notes.named),
+            "key-bytes": notes.key_bytes,
             "key-budget": self.policy.key_budget,
         }
         why = {
@@ -351,7 +454,35 @@ class Plan:
             "keys": "merged" if notes.is_merged else "",
         }
         # Whatever the app says: not in a browser either.
-        return [*keep_out(without(headers, FRESHNESS)), *build_debug(said, why)]
+        kept_out = keep_out(
+            without(headers, FRESHNESS), self.policy.forbidding, self.policy.key_names
+        )
+        return [*kept_out, *build_debug(said, why)]
+
+
+class Unplanned(Enum):
+    """What no route is for, and yet ours."""
+
+    NEXT_LINK = "a next link"
+
+
+class Plans(dict[str, "Plan | Unplanned | None"]):
+    """The plan of each path, None where the request is none of ours.
+
+    A dict, so that paths that were asked for before cost no call: `find` is called for others.
+    """
+
+    def __init__(self, find: Callable[[str], Plan | Unplanned | None]) -> None:
+        self._find = find
+
+    def __missing__(self, path: str) -> Plan | Unplanned | None:
+        plan = self._find(path)
+        # Paths come from strangers: not only their number is bounded.
+        if len(path) <= MAX_CACHED_PATH:
+            if len(self) >= MAX_PLANS:
+                self.clear()
+            self[path] = plan
+        return plan
 
 
 class Policy:
@@ -364,10 +495,22 @@ class Policy:
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self.metrics = Counts() if metrics is None else metrics
-        self.metrics.gauge("key_budget_bytes", settings.key_budget)
         self._longest_keys = 0
         self.debug = settings.debug
-        self.key_budget = settings.key_budget
+        dialects = settings.dialects
+        self.key_headers = key_headers(dialects, budget_bytes=settings.key_budget)
+        self.key_names = frozenset(header.name.lower() for header in self.key_headers)
+        # An app may name its keys for Fastly, whatever edge it has.
+        own = {header.name.lower(): header.parse for header in self.key_headers}
+        self._parsers = {"surrogate-key": parse_keys, **own}
+        self.key_budget = min(header.budget_bytes for header in self.key_headers)
+        self.controls = tuple(dict.fromkeys(d.control for d in dialects if d.control))
+        """The headers besides `Cache-Control` that say how long an edge keeps a response."""
+        self.varies = all(dialect.varies for dialect in dialects)
+        self.answers_polls = all(dialect.answers_polls for dialect in dialects)
+        self.forbidding = forbid(self.controls)
+        self.replaced = FRESHNESS | self.key_names
+        self.metrics.gauge("key_budget_bytes", self.key_budget)
         self.is_purgeable = bool(settings.cdns)
         self.secret = settings.secret
         self.scopes = Scopes(settings.scopes)
@@ -377,17 +520,18 @@ class Policy:
             (route.pattern, (topic, route)) for topic in settings.topics for route in topic.routes
         )
         # The same few paths are asked for again and again.
-        self._match_cached = lru_cache(maxsize=1024)(self._match)
+        self.plans = Plans(self._match)
+        self.freshness = lru_cache(maxsize=256)(self._freshness)
         self.type_key = lru_cache(maxsize=4096)(self._type_key)
 
     def match(self, path: str) -> Plan | None:
         """Return the plan of a decoded path, or None if no route is configured for it."""
-        # Paths come from strangers: not only their number is bounded.
-        return self._match_cached(path) if len(path) <= MAX_CACHED_PATH else self._match(path)
+        plan = self.plans[path]
+        return plan if isinstance(plan, Plan) else None
 
-    def _match(self, path: str) -> Plan | None:
+    def _match(self, path: str) -> Plan | Unplanned | None:
         if path.startswith(NEXT_LINK):
-            return None  # a route for everything is not for these
+            return Unplanned.NEXT_LINK  # a route for everything is not for these
         shown = [
             _shown(settings, settings.template.fill(params), route)
             for (settings, route), params in self._matcher.match(path)
@@ -422,14 +566,30 @@ class Policy:
             return error.reason
         return None
 
-    def note_keys(self, value: str, notes: Notes) -> None:
+    def _freshness(self, browser_ttl: int, edge_ttl: int, stale_if_error: int) -> Headers:
+        return [
+            ("Cache-Control", f"max-age={browser_ttl}, s-maxage={edge_ttl}"),
+            *(lifetime(name, edge_ttl, stale_if_error) for name in self.controls),
+        ]
+
+    def keys_said(self, headers: Headers) -> list[str]:
+        """Return the keys that the response has already, in headers that our edges read."""
+        said: list[str] = []
+        parsers = self._parsers
+        for name, value in headers:
+            if (parse := parsers.get(name.lower())) is not None:
+                said += parse([value])
+        return said
+
+    def note_keys(self, keys: Keys, notes: Notes) -> None:
         """Note the keys of a response, for whoever counts and whoever asks."""
-        notes.key_header = value
+        notes.named = keys.names
+        notes.key_bytes = longest = keys.longest
         if notes.is_merged:
             self.metrics.count("keys_merged")
-        if len(value) > self._longest_keys:
-            self._longest_keys = len(value)
-            self.metrics.gauge("key_bytes", len(value))
+        if longest > self._longest_keys:
+            self._longest_keys = longest
+            self.metrics.gauge("key_bytes", longest)
 
     def may_debug(self, secret: str) -> bool:
         """Whether who says this may be told what is decided."""
@@ -452,6 +612,13 @@ class Policy:
         is_shown = route.pattern.fill(dict(topic.params)) is not None
         return _shown(settings, topic, route) if is_shown else None
 
+    def name_topic(self, name: str, params: Mapping[str, object]) -> str:
+        """Return a topic's name, from itself or from its template and values.
+
+        TopicError if there is none.
+        """
+        return named_topic(self._topics, name, params)[1].name
+
     def any_key(self, key: str) -> str | None:
         """Return what stands for all topics of this one's template where there is no room for each.
 
@@ -471,9 +638,9 @@ class Policy:
 
 
 def _shown(settings: TopicSettings, topic: Topic, route: Route) -> Shown:
-    # A next link reads the topic's values from its name; a long-poll is asked again as it was.
+    # A next link reads the topic's values from its name; the others are asked again as they were.
     recovers = route.hold is not None and settings.can_recover(route.hold)
-    is_readable = route.hold == "response" or not topic.is_shortened
+    is_readable = route.hold != "stream" or not topic.is_shortened
     type_key = settings.template.type_key
     auto_tags = settings.auto_tags is not None
     return Shown(topic, route, recovers and is_readable, settings.private, type_key, auto_tags)
@@ -489,6 +656,42 @@ def find_topic(topics: Iterable[TopicSettings], name: str) -> tuple[TopicSetting
     return None
 
 
+def named_topic(
+    topics: Iterable[TopicSettings], name: str, params: Mapping[str, object]
+) -> tuple[TopicSettings, Topic]:
+    """Return a topic by its name, or by its template and values. TopicError if there is none."""
+    topics = tuple(topics)
+    for topic in topics:
+        if topic.template.text == name:
+            return topic, _fill(topic, params)
+    found = None if params else find_topic(topics, name)
+    if found is None:
+        declared = ", ".join(f'"{topic.template.text}"' for topic in topics)
+        raise TopicError(f'no topic is named "{name}"; the settings declare {declared}')
+    return found
+
+
+def _fill(settings: TopicSettings, params: Mapping[str, object]) -> Topic:
+    template = settings.template
+    if set(params) != set(template.params):
+        wanted = ", ".join(f"{param}=..." for param in template.params) or "no values"
+        given = ", ".join(params) or "none"
+        raise TopicError(f'topic "{template.text}" takes {wanted}; given were {given}')
+    if None in params.values():
+        raise TopicError(f'topic "{template.text}" takes no None')
+    try:
+        return template.fill(params)
+    except ValueError as error:
+        raise TopicError(f'topic "{template.text}": {error}') from None
+
+
+_asked = attrgetter("method", "accept", "if_none_match", "is_authorized", "mount", "longest_ttl")
+
+
+def _is_long(request: RequestFacts) -> bool:
+    return len(request.accept) + len(request.if_none_match) + len(request.mount) > MAX_ASKED
+
+
 def _is_polled(held: list[Shown]) -> bool:
     return bool(held) and held[0].route.hold == "response"
 
@@ -501,7 +704,9 @@ def _channels(request: RequestFacts, held: list[Shown]) -> dict[str, str | None]
 
 
 def _is_held(route: Route, accept: str) -> bool:
-    return route.hold is not None and (route.accept is None or _accepts(accept, route.accept))
+    if route.hold in (None, "ws"):  # a WebSocket is none of its responses
+        return False
+    return route.accept is None or _accepts(accept, route.accept)
 
 
 def _hold_of(held: list[Shown]) -> Hold:

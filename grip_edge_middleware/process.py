@@ -43,13 +43,21 @@ def attach_to_process(lasting: Lasting) -> None:
             _close_with_multiprocessing(alive)
 
     atexit.register(close)
+    if _is_of_multiprocessing():
+        # Its children end without atexit; granian's workers are such.
+        sys.modules["multiprocessing.util"].Finalize(None, close, exitpriority=0)
     os.register_at_fork(after_in_child=after_fork)
 
 
+def _is_of_multiprocessing() -> bool:
+    # Whoever forks by it has imported it, and nobody else should.
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
+
+
 def _close_with_multiprocessing(lasting: Lasting) -> None:
-    """Its children end without atexit. Who forks by it has imported it, and nobody else should."""
+    """Have a child that is yet to forget the finalizers of its parent make its own then."""
     if (util := sys.modules.get("multiprocessing.util")) is not None:
-        # Not at once: the child is yet to forget the finalizers of its parent.
         util.register_after_fork(lasting, lambda it: util.Finalize(None, it.close, exitpriority=0))
 
 

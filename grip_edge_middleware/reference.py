@@ -125,7 +125,7 @@ SETTINGS = (
     Setting(
         "hold",
         'How the GRIP proxy keeps clients: `"stream"` for server-sent events, `"response"` for '
-        "long-polling. "
+        'long-polling, `"ws"` for WebSockets. '
         "With `None` the response is cached and purged, and not held.",
     ),
     Setting(
@@ -173,6 +173,20 @@ SETTINGS = (
         source="https://www.rfc-editor.org/rfc/rfc9111#section-3.5",
     ),
     Setting(
+        "receive",
+        "Have what the client of a WebSocket says be a POST of the path. Else it is dropped.",
+    ),
+    Setting(
+        "on_close",
+        "A function that is called with the WebSocket that its client closed; under ASGI it may "
+        "be a coroutine function.",
+    ),
+    Setting(
+        "origins",
+        "The other origins whose pages may open WebSockets, as browsers send cookies with any "
+        'page\'s. `"*"` is any.',
+    ),
+    Setting(
         "payload",
         "A function from an instance to what is pushed, instead of the route's answer: text, "
         "bytes, or what becomes JSON.",
@@ -210,8 +224,21 @@ SETTINGS = (
     Setting(
         "cdn",
         "What is purged: one, or a list, the nearest to the app first. Without it nothing is made "
-        "cacheable.",
-        environ=("FASTLY_SERVICE_ID", "FASTLY_API_TOKEN"),
+        "cacheable. [Which edges there are](edges.md).",
+        environ=(
+            "FASTLY_SERVICE_ID",
+            "FASTLY_API_TOKEN",
+            "CLOUDFLARE_ZONE_ID",
+            "CLOUDFLARE_API_TOKEN",
+            "CLOUDFRONT_DISTRIBUTION_ID",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AKAMAI_HOST",
+            "AKAMAI_CLIENT_TOKEN",
+            "AKAMAI_CLIENT_SECRET",
+            "AKAMAI_ACCESS_TOKEN",
+        ),
     ),
     Setting(
         "regions",
@@ -260,11 +287,17 @@ SETTINGS = (
     ),
     Setting(
         "key_budget",
-        'How long `Surrogate-Key` may be: `"varnish"` is 7,500, `"fastly"` 16,000. Beyond, keys '
-        "are merged, and then the "
+        "How long the header with keys may be. A CDN's name stands for what "
+        "[it takes](edges.md#limits). Beyond, keys are merged, and then the "
         "response is not cached. The default fits nginx's 4 KiB for all headers.",
         "bytes",
         source=_FASTLY_KEY,
+    ),
+    Setting(
+        "cache_groups",
+        "Say the keys as `Cache-Groups` as well, for caches that heed them. 32 fit, of 32 "
+        "characters each.",
+        source="https://www.rfc-editor.org/rfc/rfc9875",
     ),
     Setting(
         "metrics",
@@ -346,6 +379,92 @@ ENTRIES = (
             "soft": "Keep what is purged for when the app is down; `True` if left out.",
         },
         {"topics": {"t": {}}, "cdn": {"fastly": {"service_id": "s", "token": "t", "?": 0}}},
+    ),
+    Entry(
+        "A Cloudflare zone",
+        {
+            "zone_id": "Or `CLOUDFLARE_ZONE_ID`. `cloudflare://ZONE_ID` is short for it.",
+            "token": "With the permission *Zone, Cache Purge*. Or `CLOUDFLARE_API_TOKEN`.",
+            "plan": 'The account\'s: `"free"`, `"pro"`, `"business"` or `"enterprise"`. `grip-edge '
+            "check` compares its purges with `throttle`.",
+            "url": "Another address of the API.",
+        },
+        {"topics": {"t": {}}, "cdn": {"cloudflare": {"zone_id": "z", "token": "t", "?": 0}}},
+    ),
+    Entry(
+        "A CloudFront distribution",
+        {
+            "distribution_id": "Or `CLOUDFRONT_DISTRIBUTION_ID`. `cloudfront://ID` is short for "
+            "it.",
+            "access_key_id": "Or `AWS_ACCESS_KEY_ID`.",
+            "secret_access_key": "May `cloudfront:CreateInvalidation`. Or `AWS_SECRET_ACCESS_KEY`.",
+            "session_token": "Of a temporary key. Or `AWS_SESSION_TOKEN`.",
+            "header": "What the distribution's `CacheTagConfig` names; `Cache-Tag` if left out.",
+            "url": "Another address of the API.",
+        },
+        {
+            "topics": {"t": {}},
+            "cdn": {
+                "cloudfront": {
+                    "distribution_id": "d",
+                    "access_key_id": "a",
+                    "secret_access_key": "s",
+                    "?": 0,
+                }
+            },
+        },
+    ),
+    Entry(
+        "An Akamai account",
+        {
+            "host": "The API client's. Or `AKAMAI_HOST`. `akamai://HOST` is short for it.",
+            "client_token": "Or `AKAMAI_CLIENT_TOKEN`.",
+            "client_secret": "Or `AKAMAI_CLIENT_SECRET`.",
+            "access_token": "May use *CCU APIs*. Or `AKAMAI_ACCESS_TOKEN`.",
+            "network": '`"production"`, or `"staging"`.',
+            "soft": "Keep what is purged for when the app is down; `True` if left out.",
+        },
+        {
+            "topics": {"t": {}},
+            "cdn": {
+                "akamai": {
+                    "host": "h",
+                    "client_token": "c",
+                    "client_secret": "s",
+                    "access_token": "a",
+                    "?": 0,
+                }
+            },
+        },
+    ),
+    Entry(
+        "A Souin",
+        {
+            "url": "`http://host:port` of its API. `souin://host:port` is short for it.",
+            "path": "The API's; `/souin-api/souin` if left out.",
+        },
+        {"topics": {"t": {}}, "cdn": {"souin": {"url": "http://h:1", "?": 0}}},
+    ),
+    Entry(
+        "Another edge",
+        {
+            "url": "What is asked to purge.",
+            "method": "`PURGE`, or `POST` for JSON, if left out.",
+            "headers": "A dict of what else the request says: a token, say.",
+            "keys_in": 'Where the keys are: `"header"` or `"json"`.',
+            "name": "The header's name, `Surrogate-Key` if left out; or the JSON member's.",
+            "separator": "Between the keys. In JSON they are a list without it.",
+            "body": "A dict of what else is in the JSON.",
+            "batch": "How many keys a request takes; 100 if left out.",
+            "ok": "The statuses that acknowledge; 200 and 204 if left out.",
+            "settle": "Seconds until an acknowledged purge is everywhere.",
+            "tags": "The header of a response with its keys; `Surrogate-Key` if left out.",
+            "tags_separator": "Between them: a space, a comma, or both.",
+            "control": 'The header that says how long it keeps a response: `"Surrogate-Control"`, '
+            '`"CDN-Cache-Control"` or `None`.',
+            "varies": "Whether it keeps an answer for each value of what `Vary` names.",
+        },
+        {"topics": {"t": {}}, "cdn": {"generic": {"url": "http://h", "?": 0}}},
     ),
     Entry(
         "A region",

@@ -7,8 +7,8 @@ ever a GET without cookies or credentials, as a stranger would send it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -26,6 +26,7 @@ from grip_edge_middleware.types import (
     ASGIApp,
     Headers,
     Message,
+    Receive,
     Scope,
     WSGIApplication,
     WSGIEnvironment,
@@ -36,6 +37,9 @@ MAX_BODY_BYTES = 800_000
 
 TARGET = "render"
 USER_AGENT = "grip-edge-middleware"
+# What is pushed continues bodies of all codings. To say nothing would be to take any:
+# https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3
+CODING = "identity"
 # An address of nobody (RFC 5737): an app may trust those of its own machine.
 STRANGER = "192.0.2.1"
 
@@ -82,6 +86,20 @@ class WSGIRenderer:
 
     def render(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
         """Return the app's response to a GET."""
+        try:
+            with _as_edge(is_private):
+                environ = self._environ(path, accept)
+                return _response(*self.call(environ, timeout_s=self._timeout_s))
+        except DeliveryError:
+            raise
+        except BaseException as error:  # not even SystemExit may end the dispatcher's thread
+            raise _raised(path, error) from error
+
+    def call(
+        self, environ: WSGIEnvironment, *, timeout_s: float = math.inf
+    ) -> tuple[int, Headers, bytes]:
+        """Return the app's response to any request; DeliveryError if there is none."""
+        asked = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
         started: list[tuple[str, Headers]] = []
         body = bytearray()
 
@@ -89,21 +107,14 @@ class WSGIRenderer:
             started[:] = [(status, headers)]
             return body.extend
 
-        deadline = time.monotonic() + self._timeout_s
-        try:
-            with _as_edge(is_private):
-                chunks = self._app(self._environ(path, accept), start_response)
-                _read(chunks, body, deadline)
-        except DeliveryError:
-            raise
-        except BaseException as error:  # not even SystemExit may end the dispatcher's thread
-            raise _raised(path, error) from error
+        deadline = time.monotonic() + timeout_s
+        _read(self._app(environ, start_response), body, deadline)
         if not started:
-            raise DeliveryError(TARGET, f"GET {path}: the app started no response")
+            raise DeliveryError(TARGET, f"{asked}: the app started no response")
         status, headers = started[0]
         if not status[:3].isdigit() or len(status) < 3:
-            raise DeliveryError(TARGET, f"GET {path}: {status!r} is no status")
-        return _response(int(status[:3]), headers, bytes(body))
+            raise DeliveryError(TARGET, f"{asked}: {status!r} is no status")
+        return int(status[:3]), headers, bytes(body)
 
     def _environ(self, path: str, accept: str | None) -> dict[str, Any]:
         return {
@@ -116,6 +127,7 @@ class WSGIRenderer:
             "SERVER_PROTOCOL": "HTTP/1.1",
             "HTTP_HOST": self._origin.netloc,
             "HTTP_ACCEPT": accept or "*/*",
+            "HTTP_ACCEPT_ENCODING": CODING,
             "HTTP_USER_AGENT": USER_AGENT,
             "REMOTE_ADDR": STRANGER,
             "wsgi.version": (1, 0),
@@ -139,7 +151,8 @@ class ASGIRenderer:
         self._timeout_s = timeout_s
         self._origin = urlsplit(origin or "http://localhost")
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._app_scope: dict[str, Any] = {}
+        # Starlette finds itself in "app".
+        self._attached_by: tuple[Any, str] = (None, "")
         self._state: Scope = {}
 
     def attach(self, scope: Scope) -> None:
@@ -147,10 +160,11 @@ class ASGIRenderer:
 
         Of a request's own state nothing is kept: it may hold who is logged in.
         """
-        with contextlib.suppress(RuntimeError):  # trio runs no loop of asyncio's
+        try:  # noqa: SIM105 - each request does this, and `suppress` costs it more
             self._loop = asyncio.get_running_loop()
-        # Starlette finds itself in "app".
-        self._app_scope = {name: scope[name] for name in ("app", "root_path") if name in scope}
+        except RuntimeError:  # trio runs no loop of asyncio's
+            pass
+        self._attached_by = scope.get("app"), scope.get("root_path", "")
         if scope["type"] == "lifespan":
             # Filled while the app starts up, so the dict itself is kept.
             self._state = scope.get("state", {})
@@ -180,13 +194,26 @@ class ASGIRenderer:
 
     async def respond(self, path: str, accept: str | None, *, is_private: bool = False) -> Response:
         """Return the app's response to a GET, on the loop that serves the app."""
+        with _as_edge(is_private):
+            async with self._time_limit():
+                return _response(*await self.call(self._request_scope(path, accept)))
+
+    async def call(
+        self, scope: Scope, said: bytes = b"", then: Receive | None = None
+    ) -> tuple[int, Headers, bytes]:
+        """Return the app's response to any request; DeliveryError if there is none.
+
+        `then` is what the app receives after the body.
+        """
         start: Message = {}
         body = bytearray()
-        messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
+        messages = iter([{"type": "http.request", "body": said, "more_body": False}])
 
         async def receive() -> Message:
             for message in messages:
                 return message
+            if then is not None:
+                return await then()
             # Nobody hangs up: an app that listens for that waits until it has answered.
             return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
@@ -197,21 +224,20 @@ class ASGIRenderer:
                 body.extend(message.get("body", b""))
                 _check_size(len(body))
 
-        with _as_edge(is_private):
-            async with self._time_limit():
-                await self._app(self._request_scope(path, accept), receive, send)
+        await self._app(scope, receive, send)
         if not start:
-            raise DeliveryError(TARGET, f"GET {path}: the app started no response")
+            asked = f"{scope['method']} {scope['path']}"
+            raise DeliveryError(TARGET, f"{asked}: the app started no response")
         raw = start.get("headers", ())
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
-        return _response(start["status"], headers, bytes(body))
+        return start["status"], headers, bytes(body)
 
     def _time_limit(self) -> AbstractAsyncContextManager[object]:
         # Trio has its own limits.
         return nullcontext() if self._loop is None else asyncio.timeout(self._timeout_s)
 
     def _request_scope(self, path: str, accept: str | None) -> Scope:
-        root_path = self._app_scope.get("root_path", "")
+        app, root_path = self._attached_by
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -224,12 +250,14 @@ class ASGIRenderer:
             "headers": [
                 (b"host", self._origin.netloc.encode()),
                 (b"accept", (accept or "*/*").encode()),
+                (b"accept-encoding", CODING.encode()),
                 (b"user-agent", USER_AGENT.encode()),
             ],
             "client": (STRANGER, 0),
             "server": (self._origin.hostname or "localhost", self._origin.port),
             "state": dict(self._state),
-            **self._app_scope,
+            "root_path": root_path,
+            **({} if app is None else {"app": app}),
         }
 
 
@@ -246,7 +274,7 @@ class OriginRenderer:
             reason = "a private topic is rendered by its app only; wrap it here, or set a payload"
             raise DeliveryError(TARGET, reason, is_final=True)
         url = self._origin + quote(path, errors="surrogatepass")
-        headers = {"Accept": accept or "*/*", "User-Agent": USER_AGENT}
+        headers = {"Accept": accept or "*/*", "Accept-Encoding": CODING, "User-Agent": USER_AGENT}
         answer = self._transport.send(Request("GET", url, headers), max_bytes=MAX_BODY_BYTES)
         return _response(answer.status, list(answer.headers.items()), answer.body)
 
@@ -286,6 +314,9 @@ def _response(status: int, headers: Headers, body: bytes) -> Response:
     for name, value in headers:
         known = joined.get(name.lower())
         joined[name.lower()] = value if known is None else f"{known}, {value}"
+    if (coding := joined.get("content-encoding", CODING).lower()) != CODING:
+        reason = f"answered in {coding}, which was not accepted; compress what asks for it only"
+        raise DeliveryError(TARGET, reason, is_final=True)
     return Response(status, joined, body)
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "Hold",
     "Message",
     "Operation",
+    "RawHeaders",
     "Receive",
     "Scope",
     "Send",
@@ -29,7 +30,10 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[str, str]]
 """Header lines in order; a name may stand more than once."""
 
-Hold = Literal["stream", "response"]
-"""What the GRIP proxy does after the first response: stream on, or long-poll."""
+RawHeaders = list[tuple[bytes, bytes]]
+"""The same as ASGI has them."""
+
+Hold = Literal["stream", "response", "ws"]
+"""How a GRIP proxy keeps a client: a stream that goes on, a long-poll, or a WebSocket."""
 
 Operation = Literal["insert", "update", "delete"]

@@ -1,7 +1,7 @@
 """The far side of the wire, recorded: a CDN and a GRIP proxy as a real server, and in memory.
 
-Both acknowledge everything unless they are told otherwise: purges with `Grip-Edge-Purged`, as our
-VCL does, Fastly's with JSON, and publishes with 200.
+Both acknowledge everything unless they are told otherwise: purges as each CDN does, and publishes
+with 200.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from unittest.mock import patch
 from grip_edge_middleware.changes import Change, Data, encode
 from grip_edge_middleware.delivery import Delivery, Region
 from grip_edge_middleware.dispatcher import Dispatcher
+from grip_edge_middleware.edge import make_purger
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
 from grip_edge_middleware.journal import Entry, Journal
@@ -28,11 +29,9 @@ from grip_edge_middleware.lanes import Answer as LaneAnswer
 from grip_edge_middleware.lanes import InlineLanes
 from grip_edge_middleware.metrics import Counts
 from grip_edge_middleware.publisher import Publisher
-from grip_edge_middleware.purgers import Purger
-from grip_edge_middleware.purgers.fastly import FastlyPurger
-from grip_edge_middleware.purgers.varnish import VarnishPurger
-from grip_edge_middleware.settings import Fastly, RegionSettings, Settings, Varnish
+from grip_edge_middleware.settings import RegionSettings, Settings
 from grip_edge_middleware.stores.memory import MemoryStore
+from grip_edge_middleware.testing.sent import acknowledgement, keys_purged
 from grip_edge_middleware.transport import MAX_ANSWER_BYTES, Transport
 
 # Long enough for any machine; nothing waits this long unless it fails.
@@ -51,8 +50,7 @@ class Recorded:
 
     @property
     def is_purge(self) -> bool:
-        is_fastlys = "/service/" in self.path and self.path.endswith("/purge")
-        return self.method == "PURGEKEYS" or is_fastlys
+        return not (self.is_publish or self.is_recovery) and bool(self.keys)
 
     @property
     def is_publish(self) -> bool:
@@ -65,9 +63,7 @@ class Recorded:
     @property
     def keys(self) -> list[str]:
         """What a purge names."""
-        if self.method == "PURGEKEYS":
-            return self.headers["xkey-purge"].split()
-        return list(json.loads(self.body)["surrogate_keys"])
+        return keys_purged(Request(self.method, self.path, self.headers, self.body))
 
     @property
     def items(self) -> list[dict[str, Any]]:
@@ -97,11 +93,10 @@ class Answer:
 
 
 def acknowledge(request: Recorded) -> Answer:
-    if request.method == "PURGEKEYS":
-        return Answer(200, {"Grip-Edge-Purged": "1"})
-    if request.is_purge:
-        return Answer(200, {}, json.dumps(dict.fromkeys(request.keys, "1-2-3")).encode())
-    return Answer(200)
+    if not request.is_purge:
+        return Answer(200)
+    answer = acknowledgement(Request(request.method, request.path, request.headers, request.body))
+    return Answer(answer.status, answer.headers, answer.body)
 
 
 class RecordingServer:
@@ -233,7 +228,7 @@ def _handler(server: RecordingServer) -> type[BaseHTTPRequestHandler]:
             else:
                 self._send(answer)
 
-        do_GET = do_POST = do_PURGEKEYS = answer  # noqa: N815 - the names that http.server calls
+        do_GET = do_POST = do_PURGEKEYS = do_PURGE = answer  # noqa: N815 - the names that http.server calls
 
         def _send_raw(self, answer: Answer) -> None:
             self.close_connection = True
@@ -513,11 +508,5 @@ class Simulation:
 
 
 def region(settings: RegionSettings) -> Region:
-    purgers = tuple(_purger(cdn, settings.name) for cdn in settings.cdns)
+    purgers = tuple(make_purger(cdn, settings.name) for cdn in settings.cdns)
     return Region(purgers, tuple(Publisher(p, region=settings.name) for p in settings.proxies))
-
-
-def _purger(cdn: Varnish | Fastly, region: str) -> Purger:
-    if isinstance(cdn, Varnish):
-        return VarnishPurger(cdn.url, soft=cdn.soft, region=region)
-    return FastlyPurger(cdn.service_id, cdn.token, url=cdn.url, soft=cdn.soft, region=region)

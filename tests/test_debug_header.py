@@ -14,7 +14,8 @@ from grip_edge_middleware.notes import Notes
 from grip_edge_middleware.policy import RequestFacts
 from grip_edge_middleware.types import Headers
 from tests.asking import Ask, Counters, ask_asgi, ask_wsgi
-from tests.test_policy import EVENTS, HTML, is_kept_out, plan, values
+from tests.gates import StubGate
+from tests.test_policy import EVENTS, HTML, is_kept_out, noted, plan, values
 
 SECRET = "0123456789abcdef0123456789abcdef"
 TOPICS = {"counter-{name}": {"routes": ["/counters/<name>/"], "hold": "stream"}}
@@ -39,7 +40,9 @@ def explained(
     headers: Headers = HTML, *, notes: Notes | None = None, **facts: Any
 ) -> tuple[Headers, Told]:
     settings = facts.pop("settings", {})
-    request = RequestFacts(facts.pop("method", "GET"), is_debugged=True, **facts)
+    request = RequestFacts(
+        facts.pop("method", "GET"), facts.pop("gate", StubGate()), is_debugged=True, **facts
+    )
     left = plan(**settings).apply(request, facts.pop("status", 200), headers, notes or Notes())
     return left, told(left)
 
@@ -73,9 +76,9 @@ def test_what_is_cached_and_held_is_said() -> None:
         ("authorization", [], {"is_authorized": True}),
         ("lifetime", [("Cache-Control", "s-maxage=0")], {}),
         ("lifetime", [], {"longest_ttl": 0}),
-        ("gate", [], {"has_changed": lambda keys, lag=True: True}),
+        ("gate", [], {"gate": StubGate(has_changed=lambda keys, lag: True)}),
         ("budget", [], {"settings": {"key_budget": 3}}),
-        ("unclear", [], {"notes": Notes(is_unclear=True)}),
+        ("unclear", [], {"notes": noted(is_unclear=True)}),
     ],
 )
 def test_why_it_is_not_cached_is_said(why: str, headers: Headers, facts: dict[str, Any]) -> None:
@@ -88,7 +91,7 @@ def test_why_it_is_not_cached_is_said(why: str, headers: Headers, facts: dict[st
 @pytest.mark.parametrize(
     ("why", "facts"),
     [
-        ("declined", {"notes": Notes(declines_hold=True)}),
+        ("declined", {"notes": noted(declines_hold=True)}),
         ("accept", {"settings": {"accept": "text/event-stream"}}),
         ("settings", {"settings": {"hold": None}}),
         ("own", {"headers": [*EVENTS, ("Grip-Hold", "stream")]}),
@@ -101,7 +104,7 @@ def test_why_it_is_not_held_is_said(why: str, facts: dict[str, Any]) -> None:
 
 
 def test_merged_keys_are_said_to_be() -> None:
-    notes = Notes(keys=[f"c-{number}" for number in range(30)])
+    notes = noted([f"c-{number}" for number in range(30)])
     _, said = explained(settings={"key_budget": 60}, notes=notes)
 
     assert said["keys"] == '("%all" "c-%all" "c-%any");why="merged"'

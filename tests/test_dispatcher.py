@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from grip_edge_middleware import GripEdge
+from grip_edge_middleware import GripEdge, dispatcher
 from grip_edge_middleware.targets import GRACE_S
 from tests.recording import (
     DEADLINE_S,
@@ -121,6 +121,40 @@ def test_changes_from_many_threads_all_arrive(
 
     assert edge.flush(DEADLINE_S)
     assert set(server.channels) == {f"counter-{t}-{n}" for t in range(8) for n in range(50)}
+
+
+def test_changes_in_quick_succession_leave_together(
+    server: RecordingServer, edges: list[GripEdge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "PACE_S", 3_600.0)
+    edge, other = edge_for(server, edges), edge_for(server, edges, topics={"other": {}})
+    edge.publish(COUNTER, "x", name="first")
+    assert edge.flush(DEADLINE_S)
+
+    for number in range(10):
+        edge.publish(COUNTER, "x", name=str(number))
+        other.submit("other")  # so long takes what would have left at once
+        assert other.flush(DEADLINE_S)
+
+    assert edge.flush(DEADLINE_S)
+    published = [r.channels for r in server.requests if r.is_publish]
+    assert set(server.channels) == {"counter-first", *(f"counter-{n}" for n in range(10))}
+    assert len(published) <= 3
+
+
+def test_the_end_does_not_wait_for_the_pace(
+    server: RecordingServer, edges: list[GripEdge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "PACE_S", 3_600.0)
+    edge = edge_for(server, edges, flush_timeout=DEADLINE_S)
+    edge.publish(COUNTER, "x", name="first")
+    assert edge.flush(DEADLINE_S)
+    edge.publish(COUNTER, "x", name="last")
+
+    edge.close()
+
+    assert set(server.channels) == {"counter-first", "counter-last"}
+    assert "grip-edge" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_submit_returns_while_the_target_hangs(

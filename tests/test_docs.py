@@ -20,7 +20,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import cache
 from pathlib import Path
 from textwrap import indent
@@ -36,7 +36,7 @@ from grip_edge_middleware.settings import DEV_VARIABLE, defaults
 from tests.missing import skip_outside_ci
 from tests.recording import DEADLINE_S, RecordingServer
 from tests.stores import redis_server
-from tools import settings_page
+from tools import edges_page, settings_page
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "grip_edge_middleware"
@@ -80,6 +80,8 @@ RUN_HERE = re.compile(r"pip install |python edge.py|curl .*localhost:7999|django
 OWN_TESTS = {
     "README.md": "test_readmes_headers_are_those_of_its_program",
     "docs/django.md": "test_the_project_of_django_md_is_live",
+    "docs/from-django-eventstream.md": "test_the_project_after_django_eventstream_is_live",
+    "docs/from-fastly-purging.md": "test_both_ways_of_from_fastly_purging_md_purge_the_same",
     "docs/observability.md": "test_what_observability_md_shows_runs_and_is_so",
     "docs/regions.md": "test_regions_mds_settings_are_right",
     "docs/sources.md": "test_what_sources_md_writes_and_says_arrives",
@@ -358,6 +360,47 @@ def test_fastly_md_sends_each_token_to_its_service(edge_server: RecordingServer)
     )
 
 
+def test_both_ways_of_from_fastly_purging_md_purge_the_same(
+    edge_server: RecordingServer, tmp_path: Path
+) -> None:
+    document = ROOT / "docs/from-fastly-purging.md"
+    names: dict[str, Any] = {"__name__": "from_fastly_purging_md"}
+    seen: list[set[str]] = []
+    for position, block in enumerate(blocks("python", document)):
+        already = len(edge_server.purges)
+        block = here(block, edge_server, tmp_path)
+        code = compile(block, f"{document.name}, {position}", "exec", dont_inherit=True)
+        if not re.search("^(import|from) (django|fastly)|name:shop", block, re.MULTILINE):
+            exec(code, names)
+            if "def sell(" in block:
+                sell_one(names)
+            if "edge" in names:
+                assert names["edge"].flush(10)
+            if "GripEdge(app)" in block:
+                assert_answers(names["app"], blocks("http", document)[0])
+                names["edge"].close()
+            seen.append({key for purge in edge_server.purges[already:] for key in purge.keys})
+    names["edge"].close()
+    names["engine"].dispose()
+
+    sold, projects = {"product-7", "products"}, {"project/shop", "all-projects"}
+    assert seen[0] == sold
+    assert seen[1] >= sold
+    assert seen[2] == projects | {"user/ada"}
+    assert seen[3] >= projects | {"user/ada", "user/bob"}
+    assert seen[4] >= projects
+
+
+def sell_one(names: dict[str, Any]) -> None:
+    app, db = names["app"], names["db"]
+    with app.app_context():
+        db.create_all()
+        with names["edge"].suppress() if "edge" in names else nullcontext():
+            db.session.add(names["Product"](id=7, stock=3))
+            db.session.commit()
+    assert app.test_client().post("/products/7").status_code == 204
+
+
 # --- projects: pages whose Python is files -----------------------------------------------------
 
 
@@ -368,6 +411,7 @@ def write_project(document: Path, server: RecordingServer, folder: Path) -> None
         path = folder / re.fullmatch(r"# ([\w/]+\.py)", first)[1]  # type: ignore[index]
         path.parent.mkdir(exist_ok=True)
         path.write_text(here(rest, server, folder))
+        compile(rest, str(path), "exec")  # also of what is not run
 
 
 def run(folder: Path, *command: str, code: str | None = None, **environ: str) -> str:
@@ -385,15 +429,17 @@ def run(folder: Path, *command: str, code: str | None = None, **environ: str) ->
     return done.stdout
 
 
-# Asks the project for its product, and sells one; its ASGI application is made as well.
+# Asks the project what its arguments say; its ASGI application is made as well.
 ASK_DJANGO = """
-import json, sys
+import io, json, sys
 from wsgiref.util import setup_testing_defaults
 from shop.wsgi import application
 from grip_edge_middleware.django import edge
 
-def ask(method):
-    environ, answer = {"PATH_INFO": "/products/7/", "REQUEST_METHOD": method}, {}
+def ask(method, path, form=""):
+    environ, answer = {"PATH_INFO": path, "REQUEST_METHOD": method}, {}
+    environ |= {"wsgi.input": io.BytesIO(form.encode()), "CONTENT_LENGTH": str(len(form))}
+    environ |= {"CONTENT_TYPE": "application/x-www-form-urlencoded"}
     setup_testing_defaults(environ)
     def start(status, headers, *_):
         answer.update(status=status, headers=[f"{k}: {v}" for k, v in headers])
@@ -402,7 +448,7 @@ def ask(method):
     body.close()
     return answer
 
-print(json.dumps([ask("GET"), ask("POST"), edge.flush(10)]))
+print(json.dumps([*(ask(*each.split()) for each in sys.argv[1:]), edge.flush(10)]))
 import shop.asgi
 edge.close()
 """
@@ -416,7 +462,8 @@ def test_the_project_of_django_md_is_live(edge_server: RecordingServer, tmp_path
         for line in block.splitlines():
             run(tmp_path, "-m", *line.replace("django-admin", "django", 1).split())
     run(tmp_path, "first.py", DJANGO_SETTINGS_MODULE="shop.settings")
-    page, _, is_flushed = json.loads(run(tmp_path, "-", code=ASK_DJANGO))
+    asked = ("GET /products/7/", "POST /products/7/")
+    page, _, is_flushed = json.loads(run(tmp_path, "-", *asked, code=ASK_DJANGO))
 
     [block] = blocks("http", document)
     status, *wanted = block.partition("\n\n")[2].rstrip("\n").splitlines()
@@ -428,6 +475,48 @@ def test_the_project_of_django_md_is_live(edge_server: RecordingServer, tmp_path
         for item in edge_server.items
         if item["channel"] == "product-7"
     ]
+
+
+# What the two pages share: a project's own ways to start.
+STARTS = [block for block in blocks("python", ROOT / "docs/django.md") if "_application" in block]
+
+# Before it is asked: an order, and an event about it.
+SEND_EVENT = """
+import django
+django.setup()
+from django.core.management import call_command
+from shop.events import edge, send_event
+from shop.models import Order
+
+call_command("migrate", run_syncdb=True, verbosity=0)
+Order.objects.create(id=7, status="new")
+send_event("order-{id}", "shipped", {"by": "post"}, id=7)
+assert edge.flush(10)
+"""
+
+
+def test_the_project_after_django_eventstream_is_live(
+    edge_server: RecordingServer, tmp_path: Path
+) -> None:
+    document = ROOT / "docs/from-django-eventstream.md"
+    write_project(document, edge_server, tmp_path)
+    for block in STARTS:
+        name, _, rest = block.partition("\n")
+        (tmp_path / name.removeprefix("# ")).write_text(rest)
+    (tmp_path / "shop/__init__.py").touch()
+    settings = {"DJANGO_SETTINGS_MODULE": "shop.settings"}
+    asked = ("POST /orders/7/ status=sent", "GET /orders/7/events/")
+    code = SEND_EVENT + ASK_DJANGO
+    posted, page, _ = json.loads(run(tmp_path, "-", *asked, code=code, **settings))
+
+    assert posted["status"].startswith("204")
+    [block] = blocks("http", document)
+    assert_headers(block.partition("\n\n")[2].splitlines()[1:], page["headers"])
+    sent = [item for item in edge_server.items if item["channel"] == "order-7"]
+    pushed = [item["formats"]["http-stream"].get("content") for item in sent]
+    assert 'event: shipped\ndata: {"by": "post"}\n\n' in pushed
+    assert page["body"] == 'event: message\ndata: {"status": "sent"}\n\n'
+    assert page["body"] in pushed
 
 
 def test_start_md_ends_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -663,7 +752,8 @@ def test_the_reference_has_every_key_within(entry: reference.Entry) -> None:
 
 def test_the_reference_names_every_variable() -> None:
     code = "".join(path.read_text() for path in (PACKAGE / "settings").glob("*.py"))
-    read = set(re.findall(r'"((?:GRIP|FASTLY)_\w+)"', code))
+    prefixes = "GRIP|FASTLY|CLOUDFLARE|CLOUDFRONT|AWS|AKAMAI"
+    read = set(re.findall(rf'"((?:{prefixes})_\w+)"', code))
 
     named = {name for setting in reference.SETTINGS for name in setting.environ}
     assert named == read - {"GRIP_EDGE", DEV_VARIABLE}
@@ -671,6 +761,10 @@ def test_the_reference_names_every_variable() -> None:
 
 def test_the_page_of_the_settings_is_up_to_date() -> None:
     assert settings_page.PAGE.read_text() == settings_page.page()
+
+
+def test_the_tables_of_the_edges_are_up_to_date() -> None:
+    assert edges_page.PAGE.read_text() == edges_page.page(edges_page.PAGE.read_text())
 
 
 def test_links_lead_somewhere() -> None:

@@ -346,6 +346,19 @@ def test_a_socket_is_sent_text_if_it_is_any(body: bytes, formats: dict[str, Any]
     assert item == {"channel": "c", "no-seq": True, "formats": formats}
 
 
+@pytest.mark.parametrize("status", [404, 410])
+def test_what_is_gone_closes_sockets(status: int) -> None:
+    item = build_item("c", {"ws": Response(status, {}, b"gone")}, id="1")
+
+    assert item["formats"] == {"ws-message": {"action": "close", "code": 1000}}
+
+
+def test_a_marker_says_nothing_to_sockets() -> None:
+    marker = build_marker("c", ["stream", "ws"], id="8.c", prev_id="8")
+
+    assert marker["formats"] == {"http-stream": {"content": ""}}
+
+
 def test_what_a_stray_item_shows_has_a_tag_of_its_own() -> None:
     tags = [
         build_stray("c", {"response": Response(200, {}, body)})["formats"]["http-response"][

@@ -82,6 +82,42 @@ def test_who_is_behind_gets_the_page_as_it_is_now(ask: Ask, edge: GripEdge) -> N
     assert int(version_of(headers)) > int(version_of(page))
 
 
+def test_an_edge_that_heeds_no_vary_is_given_no_answer_to_keep(
+    server: RecordingServer, counters: Counters
+) -> None:
+    # It would answer everybody as the first who asked, whatever they have.
+    cdn = {"cloudflare": {"zone_id": "z", "token": "t", "url": server.url}}
+    topics = {COUNTER: {"routes": ["/counters/<name>"], "hold": "stream"}}
+    edge = GripEdge(settings={"cdn": cdn, "grip_url": server.url, "topics": topics}, environ={})
+    ask = ask_wsgi(edge, counters)
+    _, page, _ = ask("/counters/blue")
+
+    _, headers, _ = ask(link_of(page), f"counter-blue; last-id={version_of(page)}")
+    edge.close()
+
+    assert page["cache-tag"] == "~25all,counter-~25all,counter-blue"
+    assert headers["cache-control"] == "private, no-store"
+    assert headers["grip-hold"] == "stream"
+    assert "cache-tag" not in headers
+
+
+def test_the_answer_has_the_keys_that_the_page_has_in_its_edges_header(
+    server: RecordingServer, counters: Counters
+) -> None:
+    cdn = {"generic": {"url": server.url, "tags": "X-Tags", "tags_separator": ",", "varies": True}}
+    topics = {COUNTER: {"routes": ["/counters/<name>"], "hold": "stream"}}
+    edge = GripEdge(settings={"cdn": cdn, "grip_url": server.url, "topics": topics}, environ={})
+    counters.headers = [("X-Tags", "of-the-app,more")]
+    ask = ask_wsgi(edge, counters)
+    _, page, _ = ask("/counters/blue")
+
+    _, headers, _ = ask(link_of(page), "counter-blue; last-id=1")
+    edge.close()
+
+    assert headers["x-tags"] == page["x-tags"]
+    assert headers["x-tags"].endswith("counter-blue,of-the-app,more")
+
+
 def test_the_answer_is_cached_and_purged_like_the_page(ask: Ask) -> None:
     _, page, _ = ask("/counters/blue")
 

@@ -222,6 +222,31 @@ def test_a_child_of_multiprocessing_delivers(server: RecordingServer) -> None:
     assert contents[-1:] == ["2"]
 
 
+def test_a_child_of_multiprocessing_delivers_by_an_edge_of_its_own(
+    server: RecordingServer,
+) -> None:
+    """As a worker of granian does, which imports the app after the fork."""
+    code = run(
+        server,
+        """
+        import multiprocessing
+        def work():
+            own = GripEdge(settings={
+                "grip_url": url, "throttle": 3600.0,
+                "topics": {"own": {"routes": ["/own"], "hold": "stream"}},
+            })
+            own.publish("own", "1"); own.publish("own", "2")
+        worker = multiprocessing.get_context('fork').Process(target=work)
+        worker.start(); worker.join()
+        sys.exit(worker.exitcode)
+        """,
+    )
+
+    assert code == 0
+    contents = [item["formats"]["http-stream"].get("content") for item in server.items]
+    assert "2" in contents
+
+
 # --- servers ----------------------------------------------------------------------------------
 
 WSGI_APP = (

@@ -75,6 +75,21 @@ def test_the_environ_is_what_wsgi_demands() -> None:
     assert not {"HTTP_COOKIE", "HTTP_AUTHORIZATION"} & environ.keys()
 
 
+def test_a_body_of_no_coding_is_asked_for_and_no_other_taken() -> None:
+    asked: list[str] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        asked.append(environ["HTTP_ACCEPT_ENCODING"])
+        start_response("200 OK", [("Content-Encoding", "gzip")])
+        return [b"\x1f\x8b"]
+
+    error = failure(WSGIRenderer(app))
+
+    assert asked == ["identity"]
+    assert "answered in gzip, which was not accepted" in str(error)
+    assert error.is_final
+
+
 def test_the_body_of_a_wsgi_app_is_closed() -> None:
     closed = threading.Event()
 
@@ -448,6 +463,7 @@ def test_the_origin_is_asked(server: RecordingServer, origin: OriginRenderer) ->
     [request] = server.requests
     assert (request.method, request.path) == ("GET", "/a%20b/%C3%BC/%2541/")
     assert request.headers["accept"] == "text/event-stream"
+    assert request.headers["accept-encoding"] == "identity"
     assert (answer.status, answer.headers["content-type"], answer.body) == (
         404,
         "text/plain",

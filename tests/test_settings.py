@@ -14,11 +14,17 @@ from hypothesis import strategies as st
 from grip_edge_middleware.errors import SettingsError
 from grip_edge_middleware.grip import FASTLY_VERIFY_KEY, Proxy, parse_grip_url
 from grip_edge_middleware.settings import (
+    CDN,
+    Akamai,
+    Cloudflare,
+    CloudFront,
     Fastly,
+    Generic,
     OutboxSettings,
     RegionSettings,
     Route,
     Settings,
+    Souin,
     StoreSettings,
     TopicSettings,
     Varnish,
@@ -396,8 +402,186 @@ VARNISH = Varnish("http://h:6081")
         (("varnish://h:6081", {"varnish": {"url": "http://h:6081"}}), (VARNISH, VARNISH)),
     ],
 )
-def test_cdn_names_the_caches(cdn: object, cdns: tuple[Varnish | Fastly, ...]) -> None:
+def test_cdn_names_the_caches(cdn: object, cdns: tuple[CDN, ...]) -> None:
     assert parse(ENVIRONMENT, cdn=cdn).cdns == cdns
+
+
+SECRETS = {
+    "CLOUDFLARE_ZONE_ID": "EnvZone",
+    "CLOUDFLARE_API_TOKEN": "EnvToken",
+    "CLOUDFRONT_DISTRIBUTION_ID": "EnvDist",
+    "AWS_ACCESS_KEY_ID": "EnvKey",
+    "AWS_SECRET_ACCESS_KEY": "EnvSecret",
+    "AWS_SESSION_TOKEN": "EnvSession",
+    "AKAMAI_HOST": "env.luna.akamaiapis.net",
+    "AKAMAI_CLIENT_TOKEN": "EnvClient",
+    "AKAMAI_CLIENT_SECRET": "EnvClientSecret",
+    "AKAMAI_ACCESS_TOKEN": "EnvAccess",
+}
+DISTRIBUTION = {"distribution_id": "E1", "access_key_id": "K", "secret_access_key": "S"}
+CLIENT = {"host": "h.net", "client_token": "c", "client_secret": "s", "access_token": "a"}
+
+
+@pytest.mark.parametrize(
+    ("cdn", "expected"),
+    [
+        ("cloudflare://AbC", Cloudflare("AbC", "EnvToken")),
+        ("cloudflare://", Cloudflare("EnvZone", "EnvToken")),
+        ({"cloudflare": {"zone_id": "z", "token": "t"}}, Cloudflare("z", "t")),
+        (
+            {"cloudflare": {"token": "t", "plan": "pro", "url": "http://h/"}},
+            Cloudflare("EnvZone", "t", "http://h", "pro"),
+        ),
+        ("souin://h:2019", Souin("http://h:2019")),
+        ({"souin": {"url": "https://h", "path": "/api/s"}}, Souin("https://h", "/api/s")),
+        ("cloudfront://E1", CloudFront("E1", "EnvKey", "EnvSecret", "EnvSession")),
+        ("cloudfront://", CloudFront("EnvDist", "EnvKey", "EnvSecret", "EnvSession")),
+        # A key of one's own has no session of the environment's.
+        ({"cloudfront": DISTRIBUTION}, CloudFront("E1", "K", "S")),
+        (
+            {"cloudfront": {**DISTRIBUTION, "session_token": "T", "header": "X-Tags"}},
+            CloudFront("E1", "K", "S", "T", "X-Tags"),
+        ),
+        (
+            "akamai://",
+            Akamai("env.luna.akamaiapis.net", "EnvClient", "EnvClientSecret", "EnvAccess"),
+        ),
+        ("akamai://h.net", Akamai("h.net", "EnvClient", "EnvClientSecret", "EnvAccess")),
+        (
+            {"akamai": {**CLIENT, "network": "staging", "soft": False}},
+            Akamai("h.net", "c", "s", "a", "staging", soft=False),
+        ),
+    ],
+    ids=str,
+)
+def test_cdn_names_any_edge(cdn: object, expected: CDN) -> None:
+    assert parse(SECRETS, cdn=cdn).cdns == (expected,)
+
+
+def test_an_edge_may_be_described() -> None:
+    [edge] = parse(
+        cdn={
+            "generic": {
+                "url": "https://h/purge?id=1",
+                "keys_in": "json",
+                "name": "tags",
+                "body": {"site": "s"},
+                "headers": {"Authorization": "Bearer t"},
+                "batch": 10,
+                "ok": 202,
+                "settle": 2,
+                "tags": "Cache-Tag",
+                "tags_separator": ",",
+                "control": "CDN-Cache-Control",
+                "varies": True,
+            }
+        }
+    ).cdns
+
+    assert isinstance(edge, Generic)
+    assert (edge.method, edge.name, edge.separator) == ("POST", "tags", None)
+    assert edge.ok == {202}
+    assert (edge.body, edge.headers) == ({"site": "s"}, {"Authorization": "Bearer t"})
+    read = edge.dialect
+    assert (read.header, read.separators, read.control) == (
+        "Cache-Tag",
+        (",",),
+        "CDN-Cache-Control",
+    )
+    assert (read.purge_keys, read.settle_s, read.varies) == (10, 2.0, True)
+
+
+@pytest.mark.parametrize(
+    ("cdn", "lines"),
+    [
+        (
+            "cloudflare://Z",
+            [
+                (
+                    "cdn[0]['cloudflare'].token: missing (set it or CLOUDFLARE_API_TOKEN in the "
+                    "environment; a token with the permission Zone, Cache Purge is made at "
+                    "https://dash.cloudflare.com/profile/api-tokens)"
+                )
+            ],
+        ),
+        (
+            {"cloudflare": {"zone_id": "z", "token": "t", "plan": "fre"}},
+            [
+                (
+                    'cdn[0][\'cloudflare\'].plan: expected "free" or "pro" or "business" or '
+                    '"enterprise", got "fre" (did you mean "free"?)'
+                )
+            ],
+        ),
+        (
+            "cloudfront://E1",
+            [
+                f"cdn[0]['cloudfront'].{name}: missing (set it or {variable} in the environment; "
+                "an access key whose policy allows cloudfront:CreateInvalidation is made in IAM)"
+                for name, variable in (
+                    ("access_key_id", "AWS_ACCESS_KEY_ID"),
+                    ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+                )
+            ],
+        ),
+        (
+            {"cloudfront": {**DISTRIBUTION, "header": "a b"}},
+            ["cdn[0]['cloudfront'].header: expected a header's name, got \"a b\""],
+        ),
+        (
+            {"akamai": {**CLIENT, "host": "https://h.net/", "network": "test"}},
+            [
+                ("cdn[0]['akamai'].host: expected a host such as \"akab-...luna.akamaiapis.net\""),
+                'cdn[0][\'akamai\'].network: expected "production" or "staging", got "test"',
+            ],
+        ),
+        (
+            {"souin": {"url": "http://h/x", "path": "souin"}},
+            [
+                "cdn[0]['souin'].url: a purge goes to no path (leave out what follows the port)",
+                ('cdn[0][\'souin\'].path: expected a path such as "/souin-api/souin", got "souin"'),
+            ],
+        ),
+        (
+            {"generic": {"keys_in": "jsn", "ok": [500]}},
+            [
+                (
+                    'cdn[0][\'generic\'].keys_in: expected "header" or "json", got "jsn" '
+                    '(did you mean "json"?)'
+                ),
+                "cdn[0]['generic'].url: expected a URL such as https://host/purge, got None",
+                "cdn[0]['generic'].ok: expected statuses from 200 to 299, got list",
+            ],
+        ),
+        (
+            {"generic": {"url": "http://h", "body": {"a": 1}, "headers": {"a b": "c"}}},
+            [
+                "cdn[0]['generic'].headers: expected a header's name, got \"a b\"",
+                "cdn[0]['generic'].body: nothing has a body where keys_in is header",
+            ],
+        ),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_an_edge_says_where_what_and_what_to_do(cdn: object, lines: list[str]) -> None:
+    assert complain({**with_topic(ROUTE), "cdn": cdn}) == lines
+
+
+def test_two_edges_cannot_read_one_header_each_in_its_own_way() -> None:
+    cdn = ["souin://h", {"fastly": {"service_id": "s", "token": "t"}}]
+
+    assert complain({**with_topic(ROUTE), "cdn": cdn}) == [
+        (
+            "cdn: Souin and Fastly read Surrogate-Key, and each in another way "
+            "(name another header for one of them, if it can be told which)"
+        )
+    ]
+
+
+def test_souin_is_told_of_no_cache_groups() -> None:
+    lines = complain({**with_topic(ROUTE), "cdn": "souin://h", "cache_groups": True})
+
+    assert [line.partition(":")[0] for line in lines] == ["cache_groups"]
 
 
 # --- regions --------------------------------------------------------------------------------------
@@ -448,6 +632,41 @@ def test_a_private_topic_needs_a_verify_key_in_every_region() -> None:
     )
 
     assert lines[0].startswith('topics["c"].private: no verify key tells')
+
+
+KNOWN_CDNS = "known are varnish, fastly, souin, cloudflare, cloudfront, akamai, generic"
+
+
+def test_a_socket_needs_a_verify_key_and_a_secret() -> None:
+    lines = complain(
+        {"topics": {"c": {"hold": "ws", "routes": ["/c"]}}, "grip_url": "http://a:1"},
+    )
+
+    assert lines == [
+        (
+            'topics["c"].hold: "ws", and no verify key tells the requests of a GRIP proxy from '
+            "anybody's (set GRIP_VERIFY_KEY to the proxy's sig_key, or verify-key in grip_url)"
+        ),
+        (
+            "secret: missing, and it signs what is known of each WebSocket (set it or "
+            "GRIP_EDGE_SECRET to 32 random characters, in all processes the same)"
+        ),
+    ]
+
+
+def test_one_path_may_be_a_stream_and_a_socket() -> None:
+    routes = [{"path": "/c", "hold": "stream"}, {"path": "/c", "hold": "ws", "origins": "*"}]
+    settings = Settings.parse(
+        {
+            "topics": {"c": {"routes": routes}},
+            "grip_url": f"http://a:1?verify-key={'k' * 32}",
+            "secret": "s" * 32,
+        },
+        {},
+    )
+
+    assert set(settings.topics[0].held_routes) == {"stream", "ws"}
+    assert settings.topics[0].routes[1].origins == ("*",)
 
 
 def with_regions(found: object) -> dict[str, Any]:
@@ -536,15 +755,15 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     # What may be set for all topics.
     (
         {**with_topic(ROUTE), "hold": "steam"},
-        ['hold: expected "stream" or "response" or None, got "steam" (did you mean "stream"?)'],
+        ['hold: expected "stream", "response", "ws" or None, got "steam" (did you mean "stream"?)'],
     ),
     (
         {**with_topic(ROUTE), "hold": True},
-        ['hold: expected "stream" or "response" or None, got True'],
+        ['hold: expected "stream", "response", "ws" or None, got True'],
     ),
     (
         {**with_topic(ROUTE), "hold": []},
-        ['hold: expected "stream" or "response" or None, got list'],
+        ['hold: expected "stream", "response", "ws" or None, got list'],
     ),
     (
         {**with_topic(ROUTE), "accept": "json"},
@@ -580,6 +799,35 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ),
     ({**with_topic(ROUTE), "public": "yes"}, ['public: expected True or False, got "yes"']),
     ({**with_topic(ROUTE), "public": 1}, ["public: expected True or False, got 1"]),
+    (
+        {**with_topic(ROUTE), "recieve": True},
+        ['recieve: unknown setting (did you mean "receive"?)'],
+    ),
+    ({**with_topic(ROUTE), "receive": "all"}, ['receive: expected True or False, got "all"']),
+    (
+        {**with_topic(ROUTE), "on_close": "app.closed"},
+        ['on_close: expected a callable or "module:name", got "app.closed"'],
+    ),
+    *(
+        (
+            {**with_topic(ROUTE), "origins": found},
+            [f'origins: expected a list such as ["https://example.com"], or "*", got {said}'],
+        )
+        for found, said in (("https://example.com", '"https://example.com"'), (1, "1"))
+    ),
+    *(
+        (
+            {**with_topic(ROUTE), "origins": [found]},
+            [f"origins: expected an origin such as https://example.com, got {said}"],
+        )
+        for found, said in (
+            ("example.com", '"example.com"'),
+            ("https://example.com/", '"https://example.com/"'),
+            ("https://ann:secret@example.com", '"https://..."'),
+            ("ws://example.com", '"ws://example.com"'),
+            (None, "None"),
+        )
+    ),
     ({**with_topic(ROUTE), "throttle": -1}, ["throttle: expected seconds, 0 or more, got -1"]),
     (
         {**with_topic(ROUTE), "throttle": float("nan")},
@@ -734,7 +982,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         {**with_topic(ROUTE), "key_budget": "fastli"},
         [
             (
-                'key_budget: expected bytes or "varnish" or "fastly", got "fastli" '
+                'key_budget: expected bytes or "varnish" or "fastly" or "souin" or "cloudflare" '
+                'or "cloudfront" or "akamai", got "fastli" '
                 '(did you mean "fastly"?)'
             )
         ],
@@ -790,8 +1039,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         with_topic({**ROUTE, "hold": "responses"}),
         [
             (
-                'topics["c-{name}"].hold: expected "stream" or "response" or None, got "responses" '
-                '(did you mean "response"?)'
+                'topics["c-{name}"].hold: expected "stream", "response", "ws" or None, '
+                'got "responses" (did you mean "response"?)'
             )
         ],
     ),
@@ -848,8 +1097,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         [
             (
                 'topics["c-{name}"].routes[0].throttle: unknown setting (known are accept, '
-                "browser_ttl, edge_ttl, hold, hold_timeout, keep_alive, path, public, "
-                "stale_if_error)"
+                "browser_ttl, edge_ttl, hold, hold_timeout, keep_alive, on_close, origins, path, "
+                "public, receive, stale_if_error)"
             )
         ],
     ),
@@ -1006,7 +1255,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
             (
                 'cdn[0]: expected "varnish://host:port", "fastly://SERVICE_ID" '
                 'or {"fastly": {...}}, '
-                'got "http://h:6081"'
+                'got "http://h:6081" '
+                f"({KNOWN_CDNS})"
             )
         ],
     ),
@@ -1016,7 +1266,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
             (
                 'cdn[0]: expected "varnish://host:port", "fastly://SERVICE_ID" '
                 'or {"fastly": {...}}, '
-                'got "varnish://"'
+                'got "varnish://" '
+                f"({KNOWN_CDNS})"
             )
         ],
     ),
@@ -1026,7 +1277,8 @@ MISTAKES: list[tuple[Any, list[str]]] = [
             (
                 'cdn[1]: expected "varnish://host:port", "fastly://SERVICE_ID" '
                 'or {"fastly": {...}}, '
-                "got 5"
+                "got 5 "
+                f"({KNOWN_CDNS})"
             )
         ],
     ),
@@ -1183,6 +1435,12 @@ def test_a_media_type_is_compared_as_it_is_written_in_any_case() -> None:
     "settings",
     [
         {"cdn": {"fastly": {"service_id": "s", "token": SECRET}}},
+        {"cdn": {"cloudflare": {"zone_id": "s", "token": SECRET}}},
+        {"cdn": {"cloudfront": {**DISTRIBUTION, "secret_access_key": SECRET}}},
+        {"cdn": {"cloudfront": {**DISTRIBUTION, "session_token": SECRET}}},
+        *({"cdn": {"akamai": {**CLIENT, name: SECRET}}} for name in CLIENT if name != "host"),
+        {"cdn": {"generic": {"url": "http://h", "headers": {"X-Key": SECRET}}}},
+        {"cdn": {"generic": {"url": f"http://h/?key={SECRET}"}}},
         {"grip_url": f"http://h?key={SECRET}"},
         {"grip_url": f"http://h?iss=i&key={SECRET}&verify-key={SECRET}"},
         {"store": f"redis://:{SECRET}@host"},
@@ -1225,6 +1483,20 @@ def test_the_settings_show_no_secret_of_the_environment() -> None:
         {"cdn": {"fastly": {"service_id": "s", "token": [SECRET]}}},
         {"cdn": {"fastly": {"service_id": "s", "tokn": SECRET}}},
         {"cdn": {"fastly": {"service_id": "s", "token": SECRET, "url": None}}},
+        *(
+            {"cdn": {"cloudflare": {"zone_id": "z", "token": token}}}
+            for token in (f"{SECRET} ", [SECRET], f"{SECRET}\n")
+        ),
+        {"cdn": {"cloudflare": SECRET}},
+        {"cdn": {"cloudfront": {**DISTRIBUTION, "secret_access_key": f"{SECRET} "}}},
+        {"cdn": {"cloudfront": {**DISTRIBUTION, "session_token": [SECRET]}}},
+        *({"cdn": {"akamai": {**CLIENT, name: f"{SECRET} "}}} for name in CLIENT),
+        {"cdn": {"akamai": {**CLIENT, "host": f"{USER}:{SECRET}@h"}}},
+        {"cdn": {"generic": {"url": f"http://{USER}:{SECRET}@h/"}}},
+        {"cdn": {"generic": {"url": f"http://h/?t={SECRET} "}}},
+        {"cdn": {"generic": {"url": "http://h", "headers": {"X-Key": f"{SECRET}\n"}}}},
+        {"cdn": {"generic": {"url": "http://h", "headers": SECRET}}},
+        {"cdn": {"generic": {"url": "http://h", "body": SECRET, "keys_in": "json", "name": "n"}}},
         {"cdn": {"fastly": SECRET}},
         {"cdn": {"fastly": [SECRET]}},
         {"cdn": {"fastlly": {"token": SECRET}}},

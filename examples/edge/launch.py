@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
 HERE = Path(__file__).resolve().parent
@@ -59,7 +59,9 @@ class Edge:
     """Pushpin in front of Varnish in front of the app at `app_port`, on loopback.
 
     A port that is not given is a free one. Pushpin asks `proxied_port` if that is given: something
-    else in front of the cache. What it started ends with the thread that started it.
+    else in front of the cache. `over_http` is how the paths begin whose WebSockets are asked of the
+    app over HTTP; those of other paths are passed on. What it started ends with the thread that
+    started it.
 
         with Edge(app_port=8000) as edge:
             serve(app, edge.app_port)
@@ -74,6 +76,7 @@ class Edge:
         control_port: int | None = None,
         cache_port: int | None = None,
         proxied_port: int | None = None,
+        over_http: Sequence[str] = (),
         start_timeout_s: float = 30.0,
     ) -> None:
         free = free_ports()
@@ -86,6 +89,7 @@ class Edge:
         self.cache_url = f"http://127.0.0.1:{self.cache_port}"
         self.control_url = f"http://127.0.0.1:{self.control_port}"
         self.cdn_url = f"varnish://127.0.0.1:{self.cache_port}"
+        self.over_http = over_http
         self.start_timeout_s = start_timeout_s
         # Not in the default temporary folder: Pushpin's socket paths are limited to 107 characters.
         self._rundir = Path(f"/tmp/edge-{os.getpid()}-{self.client_port}")
@@ -181,7 +185,9 @@ class Edge:
     def _write_configuration(self) -> None:
         rundir = self._rundir
         write_copy("default.vcl", rundir, {'.port = "8000";': f'.port = "{self.app_port}";'})
-        write_copy("routes", rundir, {"127.0.0.1:6081": f"127.0.0.1:{self.proxied_port}"})
+        target = f"127.0.0.1:{self.proxied_port}"
+        sockets = "".join(f"*,path_beg={p} {target},over_http\n" for p in self.over_http)
+        write_copy("routes", rundir, {"* 127.0.0.1:6081": f"{sockets}* {target}"})
         write_copy(
             "pushpin.conf",
             rundir,

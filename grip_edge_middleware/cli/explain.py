@@ -252,7 +252,8 @@ def _rows(explained: Explained) -> Iterator[tuple[str, str]]:
     yield "type", headers.get("content-type", "")
     yield "cache", _cache(explained.seen)
     yield "Cache-Control", headers.get("cache-control", "")
-    yield "Surrogate-Control", headers.get("surrogate-control", "")
+    for name in ("Surrogate-Control", "CDN-Cache-Control", "Edge-Control"):
+        yield name, headers.get(name.lower(), "")
     yield "Vary", headers.get("vary", "")
     yield "ETag", headers.get("etag", "")
     yield "hold", _hold(explained)

@@ -1,4 +1,4 @@
-"""What of the settings will bite: limits of Pushpin, Varnish and Fastly, and what was left open.
+"""What of the settings will bite: limits of Pushpin and Varnish, and what was left open.
 
 Pure: the settings say it all. What targets answer is in `reach.py`.
 """
@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from grip_edge_middleware.cli.edge_limits import edge_limits
 from grip_edge_middleware.cli.findings import Finding, ok, warning, wrong
 from grip_edge_middleware.grip import MAX_CHANNELS, SHIPPED_VERIFY_KEY, Proxy
-from grip_edge_middleware.settings import KEY_BUDGETS, Fastly, Route, Settings, Varnish
+from grip_edge_middleware.settings import KEY_BUDGETS, Route, Settings, Varnish
 from grip_edge_middleware.signature import MIN_SECRET_BYTES, is_secret
 
 # Idle connections are closed after 60 s by nginx, by AWS' balancers and by Varnish's pipes.
@@ -35,6 +36,7 @@ def limits(settings: Settings, *, workers: int | None) -> Iterator[Finding]:
     yield _extent(settings)
     yield from _unused(settings)
     yield from _keys(settings)
+    yield from edge_limits(settings)
     yield from _channels(settings)
     yield from _rate(settings)
     yield from _idleness(settings)
@@ -72,15 +74,10 @@ def _unused(settings: Settings) -> Iterator[Finding]:
 def _keys(settings: Settings) -> Iterator[Finding]:
     budget = settings.key_budget
     room = f"key_budget is {budget:,} bytes"
-    has_fastly = any(isinstance(cdn, Fastly) for cdn in settings.cdns)
     has_varnish = any(isinstance(cdn, Varnish) for cdn in settings.cdns)
-    if has_fastly and budget > KEY_BUDGETS["fastly"]:
-        yield wrong(
-            "key_budget",
-            f"{room}, and Fastly forgets what is beyond 16,384: such pages are never purged",
-            'set key_budget to "fastly"',
-        )
-    elif has_varnish and budget > KEY_BUDGETS["varnish"]:
+    if any(budget > limit for cdn in settings.cdns if (limit := cdn.dialect.max_bytes)):
+        return  # which is said with what else the CDN takes
+    if has_varnish and budget > KEY_BUDGETS["varnish"]:
         yield warning(
             "key_budget",
             f"{room}; by default Varnish answers 503 to a line of more than {VARNISH_LINE:,} "
@@ -92,7 +89,7 @@ def _keys(settings: Settings) -> Iterator[Finding]:
             "key_budget",
             f"{room}; by default Pushpin drops a connection without a word if a response's head is "
             f"larger than {PUSHPIN_HEAD:,}",
-            "take Surrogate-Key off before it, or raise client_buffer_size in pushpin.conf",
+            "take the header with keys off before it, or raise client_buffer_size in pushpin.conf",
         )
     elif budget > NGINX_HEAD - OTHER_HEADERS:
         yield warning(
@@ -161,7 +158,7 @@ def _idle(route: Route) -> Finding | None:
             f"{COMMON_IDLE_S} s",
             "set hold_timeout to 55 or less, or raise the idle timeout of all on the way",
         )
-    if route.hold != "stream" or 0 < route.keep_alive < COMMON_IDLE_S:
+    if route.hold == "response" or 0 < route.keep_alive < COMMON_IDLE_S:
         return None
     quiet = f"a byte only every {route.keep_alive} s" if route.keep_alive else "no byte while idle"
     return warning(

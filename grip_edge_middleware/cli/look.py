@@ -13,6 +13,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from grip_edge_middleware.cli.status import WrongUse
+from grip_edge_middleware.dialects import unescape_tag
 from grip_edge_middleware.grip import PRIVATE_NEXT_LINK, has_port
 from grip_edge_middleware.http import Request, Response
 from grip_edge_middleware.policy import Plan
@@ -47,8 +48,10 @@ class Look:
     @property
     def keys(self) -> list[str]:
         """Its surrogate keys, as far as they are shown."""
-        said = (self.response.headers.get(name, "") for name in ("surrogate-key", "xkey"))
-        return list(dict.fromkeys(parse_keys(said)))
+        headers = self.response.headers
+        exact = parse_keys(headers.get(name, "") for name in ("surrogate-key", "xkey"))
+        tags = parse_keys(headers.get(name, "") for name in ("cache-tag", "edge-cache-tag"))
+        return list(dict.fromkeys([*exact, *map(unescape_tag, tags)]))
 
     @property
     def channels(self) -> list[tuple[str, str | None]]:

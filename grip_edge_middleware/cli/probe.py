@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grip_edge_middleware.cli.findings import Finding, ok, warning, wrong
+from grip_edge_middleware.cli.handshake import handshake, judge_handshake
 from grip_edge_middleware.cli.look import Look, look
 from grip_edge_middleware.edge import make_purger
 from grip_edge_middleware.errors import DeliveryError
@@ -39,6 +40,8 @@ class Seen:
     """Whether who has the page already waits for news."""
     refusal: str = ""
     """Why a CDN did not purge."""
+    opened: int | None = None
+    """What a WebSocket's handshake is answered, if one is to be opened there."""
 
 
 def probe(
@@ -51,6 +54,20 @@ def probe(
     pause: Callable[[float], None] = time.sleep,
 ) -> Seen:
     """Fetch a page twice, purge it, and fetch it again. DeliveryError if nobody answers."""
+    seen = _fetch(url, headers, plan, settings, transport, pause)
+    if not plan.sockets or seen.first.response.status != 200:
+        return seen
+    return replace(seen, opened=handshake(url, headers, timeout_s=POLL_S))
+
+
+def _fetch(
+    url: str,
+    headers: Mapping[str, str],
+    plan: Plan,
+    settings: Settings,
+    transport: HttpTransport,
+    pause: Callable[[float], None],
+) -> Seen:
     first = look(transport, url, headers, linger_s=NO_TIME_S)
     if first.response.status != 200:
         return Seen(first, first)
@@ -104,6 +121,8 @@ def judge(url: str, plan: Plan, settings: Settings, seen: Seen) -> Iterator[Find
     yield ok(url, f"answered 200, for {', '.join(plan.names)}")
     yield from _hidden(url, settings, seen.second)
     yield from _held(url, plan, settings, seen)
+    if seen.opened is not None:
+        yield judge_handshake(url, seen.opened)
     if plan.is_private:
         yield _kept_out(url, seen.second)
     elif settings.cdns:
@@ -210,4 +229,5 @@ def _purged(url: str, plan: Plan, seen: Seen) -> Finding:
 
 
 def _hold_of(plan: Plan) -> Hold | None:
-    return next((shown.route.hold for shown in plan.shown if shown.route.hold), None)
+    """Return how its page is held; a WebSocket has no page."""
+    return next((s.route.hold for s in plan.shown if s.route.hold not in (None, "ws")), None)

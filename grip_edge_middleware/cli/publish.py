@@ -16,14 +16,14 @@ from grip_edge_middleware.cli.named import app_options, chosen_edge
 from grip_edge_middleware.cli.screen import Screen, screen_options
 from grip_edge_middleware.cli.status import WrongUse
 from grip_edge_middleware.cli.values import is_template, parse_values
-from grip_edge_middleware.edge import named_topic
-from grip_edge_middleware.grip import FORMATS, Format, build_stray
+from grip_edge_middleware.grip import FORMATS, build_stray
 from grip_edge_middleware.http import Response
-from grip_edge_middleware.policy import find_topic
+from grip_edge_middleware.policy import find_topic, named_topic
 from grip_edge_middleware.publisher import Publisher
 from grip_edge_middleware.settings import Settings, TopicSettings
 from grip_edge_middleware.topics import escape
 from grip_edge_middleware.transport import HttpTransport, Transport
+from grip_edge_middleware.types import Hold
 
 EXAMPLES = """\
 examples:
@@ -95,7 +95,7 @@ def chosen_channel(
     """Return a channel, and the topic whose it is, if any is. WrongUse if it can be none."""
     values = parse_values(words)
     if is_template(name):
-        declared, topic = named_topic(settings, name, values)
+        declared, topic = named_topic(settings.topics, name, values)
         return declared, topic.name
     if values:
         raise WrongUse(f'"{name}" takes no values; a template has braces, as in "counter-{{name}}"')
@@ -110,7 +110,7 @@ def chosen_channel(
     return found and found[0], name
 
 
-def default_holds(topic: TopicSettings | None) -> Sequence[Format]:
+def default_holds(topic: TopicSettings | None) -> Sequence[Hold]:
     """Return what the topic's routes hold; streams if none is held, or there is no topic."""
     return tuple(topic.held_routes) if topic and topic.held_routes else ("stream",)
 
@@ -124,18 +124,13 @@ def parse_data(said: str | bytes) -> Data:
     return found if isinstance(found, dict | list) else said
 
 
-def messages(data: Data, holds: Sequence[Format]) -> dict[Format, Response]:
+def messages(data: Data, holds: Sequence[Hold]) -> dict[Hold, Response]:
     """Return what each kind of client gets, each once. WrongUse if it cannot be JSON."""
     try:
         encoded = encode(data)
     except ValueError as error:  # NaN, which Python reads and JSON does not have
         raise WrongUse(f"DATA: {error}") from None
-    known: Mapping[Format, Response] = {
-        "stream": encoded["stream"],
-        "response": encoded["response"],
-        "ws": encoded["response"],
-    }
-    return {hold: known[hold] for hold in FORMATS if hold in holds}
+    return {hold: encoded[hold] for hold in FORMATS if hold in holds}
 
 
 def warn(topic: TopicSettings, id_: str | None, prev_id: str | None) -> Iterator[str]:

@@ -13,10 +13,10 @@ from grip_edge_middleware.cli.named import app_options, chosen_edge
 from grip_edge_middleware.cli.screen import Screen, screen_options
 from grip_edge_middleware.cli.status import WrongUse
 from grip_edge_middleware.cli.values import is_template, parse_values
-from grip_edge_middleware.edge import make_purger, named_topic
-from grip_edge_middleware.policy import find_topic
+from grip_edge_middleware.edge import make_purger
+from grip_edge_middleware.policy import find_topic, named_topic
 from grip_edge_middleware.purgers import Purger
-from grip_edge_middleware.settings import Settings
+from grip_edge_middleware.settings import CDN, Akamai, Fastly, Settings, Varnish
 from grip_edge_middleware.topics import SITE_KEY, escape_key
 from grip_edge_middleware.transport import HttpTransport, Transport
 
@@ -95,7 +95,7 @@ def chosen_keys(settings: Settings, words: Sequence[str], *, is_all: bool) -> li
 
 def _keys(settings: Settings, word: str, values: Sequence[str]) -> tuple[str, ...]:
     if is_template(word):
-        declared, topic = named_topic(settings, word, parse_values(values))
+        declared, topic = named_topic(settings.topics, word, parse_values(values))
         return declared.template.keys(topic)
     key = _key(word)
     # As a change of the topic does: pages of many topics have the key of their kind instead.
@@ -123,8 +123,12 @@ def tiers(settings: Settings, *, is_soft: bool | None = None) -> Iterator[Purger
     """Yield what purges each CDN, in the order of the purges; None leaves it to the settings."""
     for region in (settings.trunk, *settings.regions):
         for cdn in region.cdns:
-            chosen = cdn if is_soft is None else replace(cdn, soft=is_soft)
-            yield make_purger(chosen, region.name)
+            yield make_purger(cdn if is_soft is None else _chosen(cdn, is_soft), region.name)
+
+
+def _chosen(cdn: CDN, is_soft: bool) -> CDN:
+    """Return the CDN with another kind of purge, if it has two."""
+    return replace(cdn, soft=is_soft) if isinstance(cdn, Varnish | Fastly | Akamai) else cdn
 
 
 def purge(

@@ -6,7 +6,7 @@ A CDN is told to purge a key that nobody has, a GRIP proxy to tell nobody nothin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,18 @@ from grip_edge_middleware.errors import DeliveryError, SettingsError, StoreError
 from grip_edge_middleware.grip import NOBODY, Proxy, build_marker
 from grip_edge_middleware.http import Request, Response
 from grip_edge_middleware.publisher import Publisher
-from grip_edge_middleware.settings import Fastly, Settings, StoreSettings, Varnish
+from grip_edge_middleware.settings import (
+    CDN,
+    Akamai,
+    Cloudflare,
+    CloudFront,
+    Fastly,
+    Generic,
+    Settings,
+    Souin,
+    StoreSettings,
+    Varnish,
+)
 from grip_edge_middleware.transport import NO_ANSWER, Transport
 
 # The version of an item that says nothing.
@@ -47,7 +58,7 @@ def _askings(settings: Settings, transport: Transport) -> Iterator[Asking]:
         yield partial(ask_store, settings.store, settings)
 
 
-def ask_cdn(cdn: Varnish | Fastly, region: str, transport: Transport) -> Finding:
+def ask_cdn(cdn: CDN, region: str, transport: Transport) -> Finding:
     """Purge a key that nobody has."""
     purger = make_purger(cdn, region)
     [batch] = purger.batches([NOBODY])
@@ -58,7 +69,7 @@ def ask_cdn(cdn: Varnish | Fastly, region: str, transport: Transport) -> Finding
     try:
         purger.check(response)
     except DeliveryError as error:
-        advice = _ADVICE_FASTLY if isinstance(cdn, Fastly) else _ADVICE_VARNISH
+        advice = _ADVICE[type(cdn)]
         return wrong(purger.name, error.reason, advice.get(response.status, advice[0]))
     return ok(purger.name, "takes purges")
 
@@ -141,6 +152,37 @@ _ADVICE_FASTLY = {
 _ADVICE_VARNISH = {
     0: "use examples/edge/default.vcl, which needs the vmods xkey and var; is the port Varnish's?",
     403: "add this machine to acl purgers",
+}
+_ADVICE: Mapping[type[CDN], Mapping[int, str]] = {
+    Varnish: _ADVICE_VARNISH,
+    Fastly: _ADVICE_FASTLY,
+    Souin: {
+        0: "is url the API's, and path what the configuration has for it?",
+        403: "let this machine reach the API",
+        404: "enable the API (api { souin } in a Caddyfile), or set path to where it is",
+    },
+    Cloudflare: {
+        0: "is url the API's?",
+        400: "is zone_id, or CLOUDFLARE_ZONE_ID, right?",
+        401: "give cdn, or CLOUDFLARE_API_TOKEN, a token that is valid",
+        403: "make a token with the permission Zone, Cache Purge for this zone",
+        404: "is zone_id, or CLOUDFLARE_ZONE_ID, right?",
+        429: "the plan's limit of purges is used up; wait, raise throttle, or change the plan",
+    },
+    CloudFront: {
+        0: "is url the API's?",
+        400: "has the distribution a CacheTagConfig, and fewer than 3,000 invalidations under way?",
+        403: "give the key's policy cloudfront:CreateInvalidation; is the clock right?",
+        404: "is distribution_id right?",
+    },
+    Akamai: {
+        0: "is host the API client's?",
+        400: "is the clock right? a signature is good for 30 seconds",
+        401: "give cdn the client's three tokens; is the clock right?",
+        403: "give the API client the service CCU APIs, read and write",
+        429: "the account's limit of tags is used up; wait, or raise throttle",
+    },
+    Generic: {0: "are url, method, name and ok what the edge wants?"},
 }
 _ADVICE_GRIP = {
     0: "grip_url is where publishers go (Pushpin's push_in_http_port, 5561), not where clients do",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from grip_edge_middleware.devedge.exchange import Answer, Asked
 from grip_edge_middleware.devedge.rules import Lifetime, compared, varies_on
+from grip_edge_middleware.dialects import unescape_tag
 from grip_edge_middleware.surrogate import parse_keys
 
 # Enough for a laptop. Beyond, the oldest go.
@@ -59,7 +60,7 @@ class Copies:
 
     def begin(self, name: str, asked: Asked, answer: Answer, life: Lifetime, now: float) -> Copy:
         """Keep an answer whose body is still on its way: nobody finds it yet, but for a purge."""
-        keys = frozenset(parse_keys(v for n, v in answer.headers if n in ("surrogate-key", "xkey")))
+        keys = _keys(answer)
         copy = Copy(answer, varies_on(asked, answer), keys, now + life.ttl_s, life.stale_if_error_s)
         self._by_name.setdefault(name, []).append(copy)
         for key in keys:
@@ -123,3 +124,10 @@ class Copies:
         while self._count > MAX_COPIES:
             name, oldest = next(iter(self))
             self.remove(name, oldest)
+
+
+def _keys(answer: Answer) -> frozenset[str]:
+    """Return its keys, from whatever header some edge reads."""
+    exact = parse_keys(v for n, v in answer.headers if n in ("surrogate-key", "xkey"))
+    tags = parse_keys(v for n, v in answer.headers if n in ("cache-tag", "edge-cache-tag"))
+    return frozenset([*exact, *map(unescape_tag, tags)])

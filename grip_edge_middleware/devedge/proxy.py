@@ -18,7 +18,6 @@ from typing import Any
 
 import jwt
 
-from grip_edge_middleware.devedge.events import Event
 from grip_edge_middleware.devedge.exchange import (
     BODILESS,
     Answer,
@@ -41,6 +40,7 @@ from grip_edge_middleware.devedge.instruct import (
     parse_instruct,
 )
 from grip_edge_middleware.devedge.told import FanOut, Pushed, new_trip
+from grip_edge_middleware.websocket_events import CONTENT_TYPE, Event
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,11 @@ class Session:
         """Have the session hear of something, if it is not too far behind."""
         with suppress(asyncio.QueueFull):
             self.inbox.put_nowait(news)
+
+    def tell_said(self, event: Event) -> None:
+        """Have a WebSocket's app hear of what its client says."""
+        with suppress(asyncio.QueueFull):
+            self.inbox.put_nowait(event)
 
     def drop_waiting(self) -> None:
         """Forget what was not heard yet."""
@@ -139,6 +144,8 @@ class GripProxy:
     async def __call__(self, asked: Asked, /) -> Answer:
         """Answer a client: at once, when there is news, or by a stream that goes on."""
         asked = asked.without(name for name, _ in asked.headers if name.startswith("grip-"))
+        if asked.says("content-type").partition(";")[0] == CONTENT_TYPE:
+            return plain(403, "Client not allowed to send WebSocket events directly.")
         return await self._answered(asked, await self.ask(asked))
 
     def publish(self, items: Iterable[Item]) -> None:

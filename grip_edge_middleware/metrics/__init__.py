@@ -74,7 +74,7 @@ Gauge = Literal["pending", "pending_age_s", "key_bytes", "key_budget_bytes"]
 GAUGES: Mapping[Gauge, str] = {
     "pending": "Topics that this process has yet to bring to some target",
     "pending_age_s": "Seconds since the oldest change of these was submitted",
-    "key_bytes": "Bytes of the longest Surrogate-Key so far",
+    "key_bytes": "Bytes of the longest header with keys so far",
     "key_budget_bytes": "The setting key_budget",
 }
 

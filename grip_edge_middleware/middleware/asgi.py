@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
+from grip_edge_middleware.gate import Gate
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.next_link import NextLink, Wanted
 from grip_edge_middleware.notes import Notes, current_notes
-from grip_edge_middleware.policy import Plan, Policy, RequestFacts
+from grip_edge_middleware.policy import Plan, Policy, RequestFacts, Unplanned
 from grip_edge_middleware.render import TARGET as RENDER
 from grip_edge_middleware.render import ASGIRenderer
-from grip_edge_middleware.stores import Gate
-from grip_edge_middleware.types import ASGIApp, Headers, Message, Receive, Scope, Send
+from grip_edge_middleware.sockets import (
+    FAILURE,
+    MAX_EVENTS_BYTES,
+    NOTHING,
+    Answer,
+    Asked,
+    Socket,
+    SocketRequest,
+    Step,
+    advance,
+    current_socket,
+    is_of_socket,
+    too_large,
+)
+from grip_edge_middleware.types import ASGIApp, Headers, Message, RawHeaders, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_LOOKED_AT = frozenset(
+    (b"accept", b"authorization", b"grip-edge-debug", b"grip-last", b"grip-sig", b"if-none-match")
+)
 
 
 class ASGIMiddleware:
@@ -48,27 +66,30 @@ class ASGIMiddleware:
         self.policy = policy
         self.gate = gate
         self.renderer = renderer
+        self._plans = policy.plans
         self._flush = flush
         self._longest_ttl = longest_ttl
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app, with a `send` of ours on configured routes only."""
-        if scope["type"] == "lifespan":
-            return await self._lifespan(scope, receive, send)
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        path = _path(scope)
-        plan = self.policy.match(path)
+            return await self._other(scope, receive, send)
+        path = _path(scope) if scope.get("root_path") else scope["path"]
+        plan = self._plans[path]
         if plan is None:
-            link = NextLink.read(self.policy, path, _value(scope, b"grip-last"))
-            if link is not None:
-                return await self._catch_up(link, scope, send)
             return await self.app(scope, receive, send)
+        if plan is Unplanned.NEXT_LINK:
+            return await self._catch_up(path, scope, receive, send)
         self.renderer.attach(scope)
+        if plan.sockets and (socket := SocketRequest.read(plan, *read_socket(scope))):
+            return await self._converse(socket, scope, receive, send)
         notes = plan.notes()
         token = current_notes.set(notes)
         try:
-            request = await off_loop(self.gate, self._facts, scope, plan)
+            if self.gate.is_local:
+                request = self._facts(scope, plan)
+            else:
+                request = await asyncio.to_thread(self._facts, scope, plan)
             return await self.app(scope, receive, self._with_headers(plan, notes, request, send))
         finally:
             current_notes.reset(token)
@@ -77,10 +98,12 @@ class ASGIMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 notes.is_closed = True
-                headers = _decode(message.get("headers", ()))
-                status = message["status"]
-                applied = await off_loop(self.gate, plan.apply, request, status, headers, notes)
-                message = {**message, "headers": _encode(applied)}
+                asked = request, message["status"], list(message.get("headers", ())), notes
+                if self.gate.is_local:
+                    headers = plan.apply_raw(*asked)
+                else:
+                    headers = await asyncio.to_thread(plan.apply_raw, *asked)
+                message = {**message, "headers": headers}
             elif message["type"] == "http.response.body" and not message.get("more_body"):
                 notes.is_over = True
             await send(message)
@@ -89,33 +112,56 @@ class ASGIMiddleware:
 
     def _facts(self, scope: Scope, plan: Plan) -> RequestFacts:
         """Read what decides, before the app reads anything."""
+        asked = _asked(scope)
         gate = self.gate.for_request(plan.names)
+        since = gate.sequence()
+        root_path = scope.get("root_path", "")
+        policy = self.policy
         return RequestFacts(
             scope["method"],
-            _value(scope, b"accept"),
-            _value(scope, b"if-none-match"),
-            is_authorized=any(name == b"authorization" for name, _ in scope["headers"]),
-            has_changed=partial(gate.has_changed, since=gate.sequence()),
-            versions=gate.versions(plan.names),
-            versions_now=gate.versions,
-            longest_ttl=self._longest_ttl(),
-            mount=quote(scope.get("root_path", ""), errors="surrogatepass"),
-            # Looking for a header costs a walk through all, so only who has a secret does.
-            is_debugged=self.policy.debug != ""
-            and self.policy.may_debug(_value(scope, b"grip-edge-debug")),
-            refusal=partial(self.policy.refusal, _value(scope, b"grip-sig"), time.time()),
+            gate,
+            since,
+            plan.versions(gate, since),
+            asked.get(b"accept", ""),
+            asked.get(b"if-none-match", ""),
+            b"authorization" in asked,
+            root_path and quote(root_path, errors="surrogatepass"),
+            self._longest_ttl(),
+            asked.get(b"grip-sig", ""),
+            time.time(),
+            policy.debug != "" and policy.may_debug(asked.get(b"grip-edge-debug", "")),
         )
 
-    async def _catch_up(self, link: NextLink, scope: Scope, send: Send) -> None:
-        status, headers, body = await self._answer(link, scope)
-        start = {"type": "http.response.start", "status": status, "headers": _encode(headers)}
-        await send(start)
-        await send({"type": "http.response.body", "body": body})
+    async def _catch_up(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        link = NextLink.read(self.policy, path, _asked(scope).get(b"grip-last", ""))
+        if link is None:
+            return await self.app(scope, receive, send)
+        return await _send_answer(await self._answer(link, scope), send)
 
     async def _answer(self, link: NextLink, scope: Scope) -> tuple[int, Headers, bytes]:
         self.renderer.attach(scope)
         request = link.as_page(await off_loop(self.gate, self._facts, scope, link.plan))
         return await catch_up(link, request, self.renderer, self.gate)
+
+    async def _converse(
+        self, socket: SocketRequest, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        body = await read_events(receive)
+
+        async def ask(asked: Asked) -> Answer:
+            inner = inner_scope(scope, asked)
+            return Answer(*await self.renderer.call(inner, asked.body, receive))
+
+        facts = await off_loop(self.gate, self._facts, scope, socket.plan)
+        answer = (
+            too_large() if body is None else await converse(socket, facts, body, ask, self.gate)
+        )
+        await _send_answer(answer, send)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._lifespan(scope, receive, send)
+        return await self.app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Flush before the app shuts down and after: uvicorn skips `atexit` on SIGTERM."""
@@ -145,11 +191,92 @@ async def off_loop(gate: Gate, ask: Callable[P, T], *args: P.args, **kwargs: P.k
     return await asyncio.to_thread(ask, *args, **kwargs)
 
 
+def read_socket(scope: Scope) -> tuple[str, str, Callable[[str], str]]:
+    """Return the method, the path, and what tells the headers, by their names in lower case."""
+    return scope["method"], scope["path"], lambda name: _value(scope, name.encode())
+
+
+async def read_events(receive: Receive) -> bytes | None:
+    """Return the body of a request, None if it is larger than events are."""
+    body = bytearray()
+    has_more = True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        has_more = message.get("more_body", False)
+        if len(body) > MAX_EVENTS_BYTES:
+            return None
+    return bytes(body)
+
+
+def inner_scope(scope: Scope, asked: Asked) -> Scope:
+    """Return the request that the app is asked, with what the client said when it connected."""
+    kept = [
+        (n, v)
+        for n, v in scope["headers"]
+        if not is_of_socket(n.decode("latin-1")) and n not in (b"content-type", b"content-length")
+    ]
+    headers = [*kept, (b"accept", asked.accept.encode())]
+    if asked.method == "POST":
+        headers.append((b"content-type", asked.content_type.encode()))
+        headers.append((b"content-length", str(len(asked.body)).encode()))
+    inner = {**scope, "method": asked.method, "headers": headers, "extensions": {}}
+    if "state" in scope:
+        inner["state"] = dict(scope["state"])
+    return inner
+
+
+async def converse(
+    socket: SocketRequest,
+    facts: RequestFacts,
+    body: bytes,
+    ask: Callable[[Asked], Awaitable[Answer]],
+    gate: Gate,
+    in_thread: Callable[[Callable[[Socket], Any], Socket], Awaitable[None]] = asyncio.to_thread,
+) -> Answer:
+    """Return the answer to a WebSocket's events, for which the app is asked by `ask`.
+
+    `in_thread` calls a function of the app's that is no coroutine function.
+    """
+    conversation = socket.converse(facts, body)
+    step = await off_loop(gate, advance, conversation)
+    while not isinstance(step, Answer):
+        answer = await _answered(socket, step, ask, in_thread)
+        step = await off_loop(gate, advance, conversation, answer)
+    return step
+
+
+async def _answered(
+    socket: SocketRequest,
+    step: Step,
+    ask: Callable[[Asked], Awaitable[Answer]],
+    in_thread: Callable[[Callable[[Socket], Any], Socket], Awaitable[None]],
+) -> Answer:
+    notes_token = current_notes.set(socket.plan.notes())
+    token = current_socket.set(step.socket)
+    try:
+        if isinstance(step, Asked):
+            return await ask(step)
+        if inspect.iscoroutinefunction(step.function):
+            await step.function(step.socket)
+        else:
+            await in_thread(step.function, step.socket)
+    except Exception as error:  # the app's own
+        socket.log_failure(error)
+        return FAILURE
+    finally:
+        current_socket.reset(token)
+        current_notes.reset(notes_token)
+    return NOTHING
+
+
 async def catch_up(
     link: NextLink, request: RequestFacts, renderer: ASGIRenderer, gate: Gate
 ) -> tuple[int, Headers, bytes]:
     """Return the answer to a next link: its status, headers and body."""
-    if (reason := request.refusal()) is not None:
+    if (reason := link.plan.refusal(request)) is not None:
         return link.refuse(reason)
     notes = link.plan.notes()
     token = current_notes.set(notes)
@@ -171,9 +298,26 @@ async def _snapshot(wanted: Wanted, renderer: ASGIRenderer) -> Response:
         return Response(503)
 
 
+async def _send_answer(answer: tuple[int, Headers, bytes], send: Send) -> None:
+    status, headers, body = answer
+    start = {"type": "http.response.start", "status": status, "headers": _encode(headers)}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
 def _value(scope: Scope, wanted: bytes) -> str:
     """Return a request header, several lines as one."""
     return ", ".join(value.decode("latin-1") for name, value in scope["headers"] if name == wanted)
+
+
+def _asked(scope: Scope) -> dict[bytes, str]:
+    """Return the request headers that are looked at, several lines as one."""
+    asked: dict[bytes, str] = {}
+    for name, value in scope["headers"]:
+        if name in _LOOKED_AT:
+            text = value.decode("latin-1")
+            asked[name] = f"{asked[name]}, {text}" if name in asked else text
+    return asked
 
 
 def _path(scope: Scope) -> str:
@@ -187,10 +331,6 @@ def _path(scope: Scope) -> str:
     return path
 
 
-def _decode(headers: object) -> Headers:
-    return [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers]  # type: ignore[attr-defined]
-
-
-def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
+def _encode(headers: Headers) -> RawHeaders:
     # ASGI wants header names in lower case.
     return [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers]

@@ -13,18 +13,26 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, cast
 from urllib.parse import quote
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.core.handlers.asgi import ASGIHandler
-from django.core.handlers.wsgi import WSGIHandler
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from grip_edge_middleware.gate import Gate
 from grip_edge_middleware.middleware import asgi, wsgi
 from grip_edge_middleware.next_link import NextLink
 from grip_edge_middleware.notes import Notes, current_notes, leave_behind
 from grip_edge_middleware.policy import Plan, Policy, RequestFacts
 from grip_edge_middleware.render import ASGIRenderer, WSGIRenderer
-from grip_edge_middleware.stores import Gate
+from grip_edge_middleware.sockets import (
+    MAX_EVENTS_BYTES,
+    Answer,
+    Asked,
+    Socket,
+    SocketRequest,
+    too_large,
+)
 from grip_edge_middleware.types import ASGIApp, Headers, WSGIApplication
 
 logger = logging.getLogger(__name__)
@@ -60,6 +68,34 @@ class RestOfASGI(ASGIHandler):
         self._middleware_chain: Any = self._rest
 
 
+class TrustedWSGIRequest(WSGIRequest):
+    """A request that we make of one that a page of another site cannot have made.
+
+    Its origin and the proxy's signature have been checked. A message of a WebSocket has no token,
+    so it is marked as Django's own test client marks its requests, for `CsrfViewMiddleware`.
+    """
+
+    _dont_enforce_csrf_checks = True
+
+
+class TrustedASGIRequest(ASGIRequest):
+    """The same under ASGI."""
+
+    _dont_enforce_csrf_checks = True
+
+
+class AskedOfWSGI(RestOfWSGI):
+    """What comes after our middleware, for what we ask it ourselves."""
+
+    request_class = TrustedWSGIRequest
+
+
+class AskedOfASGI(RestOfASGI):
+    """The same under ASGI."""
+
+    request_class = TrustedASGIRequest
+
+
 @dataclass(frozen=True, slots=True)
 class Deciding:
     """What decides about responses. `longest_ttl` is as for the other faces."""
@@ -80,8 +116,8 @@ class Deciding:
             plan,
             self.policy,
             self.gate,
-            longest_ttl=self.longest_ttl(),
-            mount=quote(_mount(request), errors="surrogatepass"),
+            self.longest_ttl(),
+            quote(_mount(request), errors="surrogatepass"),
         )
 
 
@@ -108,6 +144,8 @@ class DjangoMiddleware:
             leave_behind()
             return self._get_response(request)
         self._attach(request)
+        if plan.sockets and (socket := SocketRequest.read(plan, *wsgi.read_socket(request.META))):
+            return self._converse(socket, request)
         notes = plan.notes()
         facts = self._deciding.facts(request, plan)
         token = current_notes.set(notes)
@@ -129,6 +167,18 @@ class DjangoMiddleware:
         self._attach(request)
         facts = link.as_page(self._deciding.facts(request, link.plan))
         return _response(*wsgi.catch_up(link, facts, self._renderer))
+
+    def _converse(self, socket: SocketRequest, request: HttpRequest) -> HttpResponse:
+        body = read_events(request)
+        if body is None:
+            return _response(*too_large())
+        environ = request.environ  # type: ignore[attr-defined]
+
+        def ask(asked: Asked) -> Answer:
+            return Answer(*self._renderer.call(wsgi.inner_environ(environ, asked)))
+
+        facts = self._deciding.facts(request, socket.plan)
+        return _response(*wsgi.converse(socket, facts, body, ask))
 
 
 class AsyncDjangoMiddleware:
@@ -153,6 +203,8 @@ class AsyncDjangoMiddleware:
             leave_behind()
             return await self._get_response(request)
         self._attach(request)
+        if plan.sockets and (socket := SocketRequest.read(plan, *wsgi.read_socket(request.META))):
+            return await self._converse(socket, request)
         notes = plan.notes()
         facts = await asgi.off_loop(self._deciding.gate, self._deciding.facts, request, plan)
         token = current_notes.set(notes)
@@ -180,6 +232,20 @@ class AsyncDjangoMiddleware:
         facts = link.as_page(await asgi.off_loop(gate, self._deciding.facts, request, link.plan))
         return _response(*await asgi.catch_up(link, facts, self._renderer, gate))
 
+    async def _converse(self, socket: SocketRequest, request: HttpRequest) -> HttpResponse:
+        body = read_events(request)
+        if body is None:
+            return _response(*too_large())
+        scope = request.scope  # type: ignore[attr-defined]
+
+        async def ask(asked: Asked) -> Answer:
+            inner = asgi.inner_scope(scope, asked)
+            return Answer(*await self._renderer.call(inner, asked.body))
+
+        gate = self._deciding.gate
+        facts = await asgi.off_loop(gate, self._deciding.facts, request, socket.plan)
+        return _response(*await asgi.converse(socket, facts, body, ask, gate, in_thread))
+
 
 def wrap(
     get_response: GetResponse | AsyncGetResponse,
@@ -190,9 +256,23 @@ def wrap(
     """Return the face for a chain, sync or async as this is, with what renders in it."""
     if iscoroutinefunction(get_response):
         chain = cast(AsyncGetResponse, get_response)
-        return AsyncDjangoMiddleware(chain, deciding, use_asgi(cast(ASGIApp, RestOfASGI(chain))))
+        return AsyncDjangoMiddleware(chain, deciding, use_asgi(cast(ASGIApp, AskedOfASGI(chain))))
     rest = cast(GetResponse, get_response)
-    return DjangoMiddleware(rest, deciding, use_wsgi(RestOfWSGI(rest)))
+    return DjangoMiddleware(rest, deciding, use_wsgi(AskedOfWSGI(rest)))
+
+
+def read_events(request: HttpRequest) -> bytes | None:
+    """Return the body of a request, None if it is larger than events are."""
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not length.isdecimal() or int(length) > MAX_EVENTS_BYTES:
+        return None
+    body: bytes = request.read(MAX_EVENTS_BYTES + 1)
+    return body if len(body) <= MAX_EVENTS_BYTES else None
+
+
+async def in_thread(function: Callable[[Socket], Any], socket: Socket) -> None:
+    """Call a function of the project's where it finds its database connections."""
+    await sync_to_async(function)(socket)
 
 
 def _mount(request: HttpRequest) -> str:
@@ -230,4 +310,7 @@ def _replace(response: HttpResponseBase, lines: Headers) -> None:
 def _response(status: int, headers: Headers, body: bytes) -> HttpResponse:
     response = HttpResponse(body, status=status)
     _replace(response, headers)
+    for name, value in headers:
+        if name.lower() == "set-cookie":
+            response.cookies.load(value)
     return response

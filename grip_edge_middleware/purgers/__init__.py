@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from grip_edge_middleware.dialects import Dialect
 from grip_edge_middleware.http import Request, Response
 
 
@@ -36,3 +37,25 @@ class Purger(Protocol):
 
     def check(self, response: Response) -> None:
         """Return if the response acknowledges the purge, else raise DeliveryError."""
+
+
+def split(keys: Iterable[str], dialect: Dialect, separator: str = " ") -> Iterator[tuple[str, ...]]:
+    """Split keys into as many as one request may name, in order."""
+    most = dialect.purge_keys
+    batch: list[str] = []
+    size = 0
+    for key in keys:
+        length = len(dialect.spell(key))
+        is_long = dialect.purge_bytes is not None and size + length > dialect.purge_bytes
+        if batch and (is_long or len(batch) == most):
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(key)
+        size += length + len(separator)
+    if batch:
+        yield tuple(batch)
+
+
+def spelled(keys: Iterable[str], dialect: Dialect) -> list[str]:
+    """Return the keys as the edge was told of them."""
+    return [dialect.spell(key) for key in keys]

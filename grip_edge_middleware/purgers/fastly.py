@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from urllib.parse import quote
 
+from grip_edge_middleware.dialects import FASTLY
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
-from grip_edge_middleware.purgers import PurgeBatch
-
-# "Batch surrogate key request only supports up to 256 surrogate keys": 400 otherwise.
-BATCH_SIZE = 256
+from grip_edge_middleware.purgers import PurgeBatch, split
 
 
 class FastlyPurger:
@@ -26,8 +23,7 @@ class FastlyPurger:
     not. The token needs the scope `purge_select`.
     """
 
-    # "Purges complete within 150 milliseconds"; 200 leaves a margin.
-    settle_s = 0.2
+    settle_s = FASTLY.settle_s
 
     def __init__(
         self,
@@ -51,8 +47,7 @@ class FastlyPurger:
 
     def batches(self, keys: Iterable[str]) -> Iterator[PurgeBatch]:
         """Split the keys into requests of at most 256."""
-        rest = iter(keys)
-        while batch := tuple(islice(rest, BATCH_SIZE)):
+        for batch in split(keys, FASTLY):
             body = json.dumps({"surrogate_keys": batch}).encode()
             yield PurgeBatch(batch, Request("POST", self._url, self._headers, body))
 

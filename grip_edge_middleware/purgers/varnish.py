@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from grip_edge_middleware.dialects import VARNISH
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request, Response
-from grip_edge_middleware.purgers import PurgeBatch
-
-# Varnish answers 400 to a header line of more than http_req_hdr_len, by default 8 kB.
-MAX_HEADER_BYTES = 7_500
+from grip_edge_middleware.purgers import PurgeBatch, split
 
 # Set by our VCL. Without it the answer may be the app's: a Varnish with another VCL passes on
 # methods that it does not know.
@@ -22,7 +20,7 @@ class VarnishPurger:
     Soft by default: our VCL shows a soft-purged object to nobody unless the app is down.
     """
 
-    settle_s = 0.0
+    settle_s = VARNISH.settle_s
 
     def __init__(self, url: str, *, soft: bool = True, region: str = "") -> None:
         self.name = f"{region} varnish {url}".lstrip()
@@ -31,16 +29,9 @@ class VarnishPurger:
 
     def batches(self, keys: Iterable[str]) -> Iterator[PurgeBatch]:
         """Split the keys into header lines of at most 7,500 bytes."""
-        batch: list[str] = []
-        size = 0
-        for key in keys:
-            if batch and size + len(key) > MAX_HEADER_BYTES:
-                yield self._batch(batch)
-                batch, size = [], 0
-            batch.append(key)
-            size += len(key) + 1
-        if batch:
-            yield self._batch(batch)
+        for batch in split(keys, VARNISH):
+            headers = {"xkey-purge": " ".join(batch), **self._headers}
+            yield PurgeBatch(batch, Request("PURGEKEYS", self._url, headers))
 
     def check(self, response: Response) -> None:
         """Accept what our VCL answers to a purge, and nothing else."""
@@ -52,7 +43,3 @@ class VarnishPurger:
         if ACKNOWLEDGEMENT not in response.headers:
             reason = "answered 200 without Grip-Edge-Purged: it does not run examples/edge's VCL"
             raise DeliveryError(self.name, reason)
-
-    def _batch(self, keys: list[str]) -> PurgeBatch:
-        headers = {"xkey-purge": " ".join(keys), **self._headers}
-        return PurgeBatch(tuple(keys), Request("PURGEKEYS", self._url, headers))

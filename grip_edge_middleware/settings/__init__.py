@@ -2,8 +2,8 @@
 
 Every mistake is reported, each with its path, what was found, what was expected and the nearest
 valid name. Secrets may come from the environment: `GRIP_URL`, `GRIP_VERIFY_KEY`,
-`FASTLY_SERVICE_ID`, `FASTLY_API_TOKEN`, `GRIP_EDGE_SECRET`, `GRIP_EDGE_DEBUG`. They are left out of
-every `repr`.
+`GRIP_EDGE_SECRET`, `GRIP_EDGE_DEBUG`, and those of CDNs (`cdns.py`). They are left out of every
+`repr`.
 
 Pure: the environment is passed in.
 """
@@ -11,10 +11,21 @@ Pure: the environment is passed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+from grip_edge_middleware.dialects import (
+    AKAMAI,
+    CACHE_GROUPS,
+    CLOUDFLARE,
+    CLOUDFRONT,
+    DIALECTS,
+    FASTLY,
+    SOUIN,
+    VARNISH,
+    Dialect,
+)
 from grip_edge_middleware.errors import SettingsError
 from grip_edge_middleware.grip import Proxy
 from grip_edge_middleware.metrics import Metrics
@@ -41,14 +52,9 @@ DEV_VARIABLE = "GRIP_EDGE_DEV"
 
 `grip-edge dev` sets it, so that an app under development purges and publishes nowhere else.
 """
-# What each CDN takes as Surrogate-Key, in bytes.
-KEY_BUDGETS = {
-    # What examples/edge gives Varnish room for: a longer header, and an object may lose its keys.
-    "varnish": 7_500,
-    # https://www.fastly.com/documentation/reference/http/http-headers/Surrogate-Key/: 16,384, and
-    # what is beyond is silently not a key.
-    "fastly": 16_000,
-}
+
+KEY_BUDGETS = {name: dialect.budget for name, dialect in DIALECTS.items()}
+"""What each CDN takes as the header with keys, in bytes, with room for what is on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,11 @@ class Route:
     stale_if_error: int
     keep_alive: int
     public: bool
+    receive: bool = False
+    """Whether what the client of a WebSocket says is asked of the app."""
+    on_close: str | Callable[[Any], Any] | None = None
+    origins: tuple[str, ...] = ()
+    """From which other origins browsers may open a WebSocket; "*" is any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +114,8 @@ class TopicSettings:
         return any(self.can_recover(hold) for hold in self.held_routes)
 
     def can_recover(self, hold: Hold) -> bool:
-        """Whether clients held so can be: long-polls are asked again, streams need a next link."""
-        has_answer = hold == "response" or hold in self.rendered_routes
+        """Whether clients held so can be: streams need a next link, others are asked again."""
+        has_answer = hold != "stream" or hold in self.rendered_routes
         return self.recovery is not None and has_answer
 
     @cached_property
@@ -126,6 +137,11 @@ class Varnish:
     url: str
     soft: bool = True
 
+    @property
+    def dialect(self) -> Dialect:
+        """What it reads and takes."""
+        return VARNISH
+
 
 @dataclass(frozen=True, slots=True)
 class Fastly:
@@ -136,13 +152,111 @@ class Fastly:
     url: str = "https://api.fastly.com"
     soft: bool = True
 
+    @property
+    def dialect(self) -> Dialect:
+        """What it reads and takes."""
+        return FASTLY
+
+
+@dataclass(frozen=True, slots=True)
+class Souin:
+    """A Souin, as Caddy's cache for example. The path is that of its API."""
+
+    url: str
+    path: str = "/souin-api/souin"
+
+    @property
+    def dialect(self) -> Dialect:
+        """What it reads and takes."""
+        return SOUIN
+
+
+Plan = Literal["free", "pro", "business", "enterprise"]
+Network = Literal["production", "staging"]
+KeysIn = Literal["header", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cloudflare:
+    """A zone of Cloudflare's. The token needs the permission Cache Purge."""
+
+    zone_id: str
+    token: str = field(repr=False)
+    url: str = "https://api.cloudflare.com/client/v4"
+    plan: Plan = "free"
+
+    @property
+    def dialect(self) -> Dialect:
+        """What it reads and takes."""
+        return CLOUDFLARE
+
+
+@dataclass(frozen=True, slots=True)
+class CloudFront:
+    """A distribution of CloudFront's. `header` is what its CacheTagConfig names."""
+
+    distribution_id: str
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(default="", repr=False)
+    header: str = CLOUDFRONT.header
+    url: str = "https://cloudfront.amazonaws.com"
+
+    @property
+    def dialect(self) -> Dialect:
+        """What it reads and takes."""
+        return replace(CLOUDFRONT, header=self.header)
+
+
+@dataclass(frozen=True, slots=True)
+class Akamai:
+    """An Akamai account whose API client may use Fast Purge."""
+
+    host: str
+    client_token: str = field(repr=False)
+    client_secret: str = field(repr=False)
+    access_token: str = field(repr=False)
+    network: Network = "production"
+    soft: bool = True
+
+    @property
+    def dialect(self) -> Dialect:
+        """What it reads and takes."""
+        return AKAMAI
+
+
+@dataclass(frozen=True, slots=True)
+class Generic:
+    """Any other edge: how it is told is described, in the header or in the JSON of a request.
+
+    `url`, `headers` and `body` may have secrets.
+    """
+
+    url: str = field(repr=False)
+    name: str
+    """The request's header that has the keys, or the member of its JSON."""
+    dialect: Dialect
+    """What it reads of a response, and takes in a request."""
+    keys_in: KeysIn = "header"
+    method: str = "PURGE"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    body: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    """What else is in the JSON."""
+    separator: str | None = None
+    """Between keys in the request; None for a JSON list."""
+    ok: frozenset[int] = frozenset({200, 204})
+
+
+CDN = Varnish | Fastly | Souin | Cloudflare | CloudFront | Akamai | Generic
+"""What is purged when something changes."""
+
 
 @dataclass(frozen=True, slots=True)
 class RegionSettings:
     """Its CDNs, the nearest to the app first, and the GRIP proxies behind them."""
 
     name: str
-    cdns: tuple[Varnish | Fastly, ...] = ()
+    cdns: tuple[CDN, ...] = ()
     proxies: tuple[Proxy, ...] = ()
 
 
@@ -181,6 +295,8 @@ class Settings:
     flush_timeout: float
     max_pending: int
     key_budget: int
+    cache_groups: bool
+    """Whether the keys are said as RFC 9875's groups as well."""
     confirm_after: tuple[float, ...]
     replica_lag: float
     secret: str = field(repr=False)
@@ -204,9 +320,15 @@ class Settings:
         return sum((region.proxies for region in self.regions), self.trunk.proxies)
 
     @property
-    def cdns(self) -> tuple[Varnish | Fastly, ...]:
+    def cdns(self) -> tuple[CDN, ...]:
         """The CDNs everywhere."""
         return sum((region.cdns for region in self.regions), self.trunk.cdns)
+
+    @property
+    def dialects(self) -> tuple[Dialect, ...]:
+        """What reads a response, each once."""
+        groups = (CACHE_GROUPS,) if self.cache_groups else ()
+        return tuple(dict.fromkeys((*(cdn.dialect for cdn in self.cdns), *groups)))
 
     @property
     def tags_rows(self) -> bool:

@@ -215,8 +215,29 @@ def hold(found: object) -> Hold | None:
     for hold in HOLDS:
         if found == hold:
             return hold
-    choices = " or ".join(['"stream"', '"response"', "None"])
-    return None if found is None else expected(choices, found, nearest(found, HOLDS))
+    choices = ", ".join(f'"{hold}"' for hold in HOLDS)
+    hint = nearest(found, HOLDS)
+    return None if found is None else expected(f"{choices} or None", found, hint)
+
+
+def origins(found: object) -> tuple[str, ...]:
+    """Return the origins whose pages may open WebSockets, in lower case."""
+    if found == "*":
+        return ("*",)
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        expected('a list such as ["https://example.com"], or "*"', found)
+    return tuple(origin(each) for each in found)
+
+
+def origin(found: object) -> str:
+    """Return what a browser says in `Origin`."""
+    if found == "*":
+        return "*"
+    if isinstance(found, str) and re.fullmatch(r"https?://[\w.\[\]:-]+", found):
+        split = urlsplit(found)
+        if split.hostname and has_port(split):
+            return found.lower()
+    return expected("an origin such as https://example.com", without_secrets(found))
 
 
 def media_type(found: object) -> str | None:
@@ -306,6 +327,9 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "stale_if_error": whole_seconds,
     "keep_alive": whole_seconds,
     "public": boolean,
+    "receive": boolean,
+    "on_close": function,
+    "origins": origins,
     "throttle": seconds,
     "coalesce": boolean,
     "refetch": boolean,
@@ -319,6 +343,7 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "flush_timeout": seconds,
     "max_pending": count,
     "key_budget": key_budget,
+    "cache_groups": boolean,
     "confirm_after": confirm_after,
     "replica_lag": seconds,
     "degraded_ttl": whole_seconds,

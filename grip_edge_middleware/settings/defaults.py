@@ -16,6 +16,9 @@ ROUTE_DEFAULTS: Mapping[str, Any] = {
     "stale_if_error": 86_400,
     "keep_alive": 20,
     "public": False,
+    "receive": False,
+    "on_close": None,
+    "origins": (),
 }
 TOPIC_DEFAULTS: Mapping[str, Any] = {
     "throttle": 1.0,
@@ -33,6 +36,7 @@ GLOBAL_DEFAULTS: Mapping[str, Any] = {
     "max_pending": 100_000,
     # Fits nginx's default of 4,096 bytes for all headers of a response, and leaves a quarter.
     "key_budget": 3_072,
+    "cache_groups": False,
     # 2 is what CDNs with shields recommend between two purges. The first finds what was on its way
     # to the cache, the second tells who was given that meanwhile.
     "confirm_after": (1.0, 2.0),

@@ -65,9 +65,17 @@ class Reader:
         return default
 
     def credential(
-        self, path: str, options: Mapping[Any, Any], name: str, variable: str
+        self,
+        path: str,
+        options: Mapping[Any, Any],
+        name: str,
+        variable: str,
+        about: str = "",
     ) -> str | None:
-        """Return a secret, or what comes with it, from the options or the environment."""
+        """Return a secret, or what comes with it, from the options or the environment.
+
+        `about` says where it is made.
+        """
         value = options.get(name) or self.environ.get(variable)
         if isinstance(value, str) and re.fullmatch(r"[!-~]+", value):
             return value
@@ -76,7 +84,7 @@ class Reader:
         hint = f"set it or {variable} in the environment"
         if self.is_in_region:
             hint = f"set it; {variable} in the environment is for the cdn in no region"
-        self.wrong(f"{path}.{name}", problem, hint)
+        self.wrong(f"{path}.{name}", problem, f"{hint}; {about}" if about else hint)
         return None
 
     def wrong(self, path: str, problem: str, hint: str = "") -> None:

@@ -16,7 +16,7 @@ from grip_edge_middleware.settings import (
     TopicSettings,
     checks,
 )
-from grip_edge_middleware.settings.cdns import read_cdns
+from grip_edge_middleware.settings.cdns import check_headers, read_cdns
 from grip_edge_middleware.settings.defaults import (
     GLOBAL_DEFAULTS,
     GLOBAL_ONLY,
@@ -25,7 +25,7 @@ from grip_edge_middleware.settings.defaults import (
 )
 from grip_edge_middleware.settings.reader import Reader
 from grip_edge_middleware.settings.regions import keyed, read_proxies, read_regions
-from grip_edge_middleware.settings.topics import check_private, read_topics
+from grip_edge_middleware.settings.topics import check_private, check_sockets, read_topics
 from grip_edge_middleware.settings.wording import kind, show
 
 
@@ -45,10 +45,12 @@ def read_settings(reader: Reader, found: object) -> Settings | None:
     is_held = any(topic.held_routes for topic in topics)
     proxies = read_proxies(reader, found, is_needed=is_held and not is_published)
     trunk, *regions = keyed(reader, [RegionSettings("", (), proxies), *regions])
-    check_private(reader, topics, [p for region in (trunk, *regions) for p in region.proxies])
+    everywhere = [p for region in (trunk, *regions) for p in region.proxies]
+    check_private(reader, topics, everywhere)
+    check_sockets(reader, topics, everywhere)
     if own["confirm_after"] == () and any(topic.refetch for topic in topics):
         reader.wrong("refetch", "nothing is sent again with confirm_after 0", "leave out one")
-    return Settings(
+    settings = Settings(
         topics=topics,
         throttle=shared["throttle"],
         trunk=replace(trunk, cdns=read_cdns(reader, "cdn", found.get("cdn"))),
@@ -59,6 +61,8 @@ def read_settings(reader: Reader, found: object) -> Settings | None:
         is_external=_is_external(reader, found),
         **own,
     )
+    check_headers(reader, settings.dialects)
+    return settings
 
 
 def _store(reader: Reader, found: Mapping[Any, Any]) -> StoreSettings | None:
@@ -81,12 +85,14 @@ def _is_external(reader: Reader, found: Mapping[Any, Any]) -> bool:
 
 
 def _secret(reader: Reader, found: Mapping[Any, Any], topics: Sequence[TopicSettings]) -> str:
-    """Return what signs the next links of private topics."""
+    """Return what signs the next links of private topics, and what a proxy keeps with sockets."""
     secret = found.get("secret", reader.environ.get("GRIP_EDGE_SECRET"))
     hint = "set it or GRIP_EDGE_SECRET to 32 random characters, in all processes the same"
     if secret is None:
         if any(topic.private and topic.can_recover("stream") for topic in topics):
             reader.wrong("secret", "missing, and it signs the next links of private topics", hint)
+        elif any("ws" in topic.held_routes for topic in topics):
+            reader.wrong("secret", "missing, and it signs what is known of each WebSocket", hint)
         return ""
     if not isinstance(secret, str) or len(secret) < MIN_SECRET:
         # What was found is not repeated.

@@ -106,6 +106,8 @@ def _check_holds(reader: Reader, topics: Sequence[TopicSettings]) -> None:
     held: dict[tuple[str, str | None], Route] = {}
     for topic in topics:
         for route in topic.held_routes.values():
+            if route.hold == "ws":  # its requests are told apart by themselves
+                continue
             first = held.setdefault((route.pattern.regex.pattern, route.accept), route)
             if first.hold != route.hold:
                 reader.wrong(
@@ -140,6 +142,21 @@ def check_private(
                     f"{route.pattern.text} is private in one topic and not in another",
                     "make both private, or give them pages of their own",
                 )
+
+
+def check_sockets(
+    reader: Reader, topics: Sequence[TopicSettings], proxies: Sequence[Proxy]
+) -> None:
+    """Who speaks for a WebSocket is known by the proxy's word only."""
+    if proxies and all(proxy.verify_key for proxy in proxies):
+        return
+    for topic in topics:
+        if "ws" in topic.held_routes:
+            reader.wrong(
+                f"topics[{show(topic.template.text)}].hold",
+                '"ws", and no verify key tells the requests of a GRIP proxy from anybody\'s',
+                "set GRIP_VERIFY_KEY to the proxy's sig_key, or verify-key in grip_url",
+            )
 
 
 def _check_rendering(reader: Reader, path: str, topic: TopicSettings) -> None:

@@ -126,10 +126,10 @@ class Observer:
         logger.error(message, what, exc_info=error)
 
 
-def once(changes: Sequence[Change]) -> list[Change]:
+def once(changes: Sequence[Change]) -> Sequence[Change]:
     """Return each change once: a topic may change several times in a transaction."""
     if len(changes) < 2:
-        return list(changes)
+        return changes
     return list({(c.topic.name, c.is_of_all, id(c.message)): c for c in changes}.values())
 
 

@@ -65,9 +65,9 @@ class Ledger(Generic[T]):
         return taken
 
     def entries(self) -> list[T]:
-        """Return all that a commit would take now."""
+        """Return all that a commit would take now, to read."""
         if len(self._frames) == 1:
-            return self.innermost.copy()
+            return self.innermost
         return [entry for _, entries in self._frames for entry in entries]
 
     def _find(self, name: str) -> int | None:

@@ -52,7 +52,10 @@ def counts_rows(text: str) -> bool:
 def found_nothing(cursor: Any) -> bool:
     """Whether a cursor has counted the rows that were written, and there were none."""
     # With RETURNING, rows are counted only when they are fetched.
-    return getattr(cursor, "rowcount", None) == 0 and not cursor.description
+    try:
+        return cursor.rowcount == 0 and not cursor.description
+    except AttributeError:
+        return False
 
 
 def rows_of(

@@ -57,8 +57,13 @@ def safely(then: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         logger.exception("a transaction could not be followed; its changes may not be published")
 
 
-def tell(entries: Iterable[Entry], rows: Mapping[Observer, Written] | None = None) -> None:
+def tell(entries: Sequence[Entry], rows: Mapping[Observer, Written] | None = None) -> None:
     """Tell each observer what was committed, with the row that is in its outbox."""
+    if len(entries) == 1 and rows is None:  # as in most transactions
+        [(observer, changes)] = entries
+        if changes:
+            observer.tell(changes)
+        return
     told: dict[Observer, list[Change]] = {}
     for observer, changes in entries:
         if changes:

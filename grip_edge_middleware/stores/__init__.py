@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from grip_edge_middleware.changes import Change
+from grip_edge_middleware.gate import Gate
 from grip_edge_middleware.http import Response
 from grip_edge_middleware.settings import TopicSettings
 from grip_edge_middleware.topics import Topic
@@ -110,29 +111,6 @@ class Intake(NamedTuple):
         return Intake(
             self.changes + changes, self.coalesced + coalesced, self.overflow.plus(*overflow)
         )
-
-
-class Gate(Protocol):
-    """What a response must know of the changes that came while it was made."""
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it answers at once. Else an event loop must not ask it by itself."""
-
-    def for_request(self, names: Iterable[str]) -> Gate:
-        """Return what one request asks, whose path shows these topics. It begins with this."""
-
-    def sequence(self) -> int:
-        """Return the number of the last change."""
-
-    def has_changed(self, keys: Iterable[str], since: int, *, lag: bool = True) -> bool:
-        """Whether one of the keys changed after that number.
-
-        With `lag`, also whether a read may not see its last change yet.
-        """
-
-    def versions(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the version of each topic: of what is read from now on, or of something older."""
 
 
 class Store(Gate, Protocol):

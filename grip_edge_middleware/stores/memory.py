@@ -12,11 +12,11 @@ from threading import Lock
 from typing import TypeVar
 
 from grip_edge_middleware.changes import Change
-from grip_edge_middleware.stores import Claim, Gate, Intake
+from grip_edge_middleware.gate import Gate
+from grip_edge_middleware.stores import Claim, Intake
 from grip_edge_middleware.stores.queue import DueQueue
 from grip_edge_middleware.stores.records import Common, Record, Records
 from grip_edge_middleware.stores.rules import PROCESSES, Rules, build_version, version_of
-from grip_edge_middleware.throttle import due_at
 
 T = TypeVar("T")
 
@@ -60,6 +60,7 @@ class MemoryStore:
         self._lag_s = replica_lag_s
         self._clock = clock
         self._wall_clock = wall_clock
+        self._shelf = MemoryShelf(0, Common(""), max_records=0)
         self.after_fork()
 
     def when_needed(self, wake: Callable[[], object]) -> None:
@@ -75,7 +76,8 @@ class MemoryStore:
         self._intake = Intake()
         process = secrets.randbelow(PROCESSES - 10**6)
         self._rules = Rules(self._max_pending, self._confirm_after_s, math.inf, process)
-        sequence = int(self._wall_clock() * 1e6)
+        # Larger than any before: what was remembered of a number would be taken for true.
+        sequence = max(int(self._wall_clock() * 1e6), self._shelf.sequence + 1)
         first_version = build_version(sequence, process)
         self._shelf = MemoryShelf(sequence, Common(first_version), max_records=self._max_versions)
 
@@ -88,9 +90,7 @@ class MemoryStore:
             if waiting >= MAX_INBOX:
                 self._merged()
             return now
-        window_end = self._shelf.window_end
-        first = min([window_end(change.topic.name) for change in changes])
-        return due_at(now, first)
+        return max(now, self._shelf.window_end(changes))
 
     def _merged(self) -> MemoryShelf:
         """Return the shelf when nothing is in the inbox any more."""
@@ -180,6 +180,10 @@ class MemoryStore:
     def sequence(self) -> int:
         """Return the number of the last change."""
         return self._merged().sequence
+
+    def is_unchanged(self, since: int) -> bool:
+        """Whether nothing was written since; what a lag hides becomes visible without that."""
+        return not self._lag_s and self._merged().sequence == since
 
     def has_changed(self, keys: Iterable[str], since: int, *, lag: bool = True) -> bool:
         """Whether one of the keys changed after that number, or may not be seen by all reads."""
@@ -272,10 +276,16 @@ class MemoryShelf:
 
     # --- what is asked without one ----------------------------------------------------------
 
-    def window_end(self, key: str) -> float:
-        """Return when the window of a topic ends or has ended."""
-        record = self._records.get(key)
-        return -math.inf if record is None else record.window_end
+    def window_end(self, changes: Iterable[Change]) -> float:
+        """Return when the first window of their topics ends or has ended."""
+        first, records = math.inf, self._records
+        for change in changes:
+            record = records.get(change.topic.name)
+            if record is None:
+                return -math.inf
+            if record.window_end < first:
+                first = record.window_end
+        return first
 
     def next_due(self, *, purges: bool) -> float | None:
         """Return when the next key is due."""

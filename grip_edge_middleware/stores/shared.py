@@ -24,8 +24,9 @@ from typing import TypeVar
 
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.errors import StoreError
+from grip_edge_middleware.gate import Gate
 from grip_edge_middleware.log_fields import log_fields
-from grip_edge_middleware.stores import Claim, Gate, Intake
+from grip_edge_middleware.stores import Claim, Intake
 from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.stores.queue import DueQueue
 from grip_edge_middleware.stores.records import Records, Shelf
@@ -432,6 +433,10 @@ class SharedStore:
         """Return the number of the last change that is on the shelf."""
         return self.read(()).sequence
 
+    def is_unchanged(self, since: int) -> bool:
+        """Return False: to know it, the store would have to be asked."""
+        return False
+
     def has_changed(self, keys: Iterable[str], since: int, *, lag: bool = True) -> bool:
         """Whether one of the keys changed after that number, or may not be seen by all reads."""
         keys = list(keys)
@@ -515,6 +520,10 @@ class RequestGate:
     def sequence(self) -> int:
         """Return the number of the last change when the request began."""
         return 0 if self._begun is None else self._begun.sequence
+
+    def is_unchanged(self, since: int) -> bool:
+        """Return False: to know it, the store would have to be asked."""
+        return False
 
     def has_changed(self, keys: Iterable[str], since: int, *, lag: bool = True) -> bool:
         """Whether one of the keys changed after that number, or may not be seen by all reads."""

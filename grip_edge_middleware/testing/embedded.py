@@ -6,6 +6,7 @@ The app's own edge sends there whatever its settings name. Needs the extra `dev`
 from __future__ import annotations
 
 import http.client
+import json
 import queue
 import socket
 import threading
@@ -22,7 +23,7 @@ from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Request
 from grip_edge_middleware.lanes import Outcome
 from grip_edge_middleware.testing.recording import unsettled
-from grip_edge_middleware.testing.sent import RecordingLanes, acknowledgement
+from grip_edge_middleware.testing.sent import RecordingLanes, acknowledgement, keys_purged
 from grip_edge_middleware.testing.wording import listing, logged_into
 from grip_edge_middleware.transport import HttpTransport
 from grip_edge_middleware.types import ASGIApp, WSGIApplication
@@ -30,6 +31,9 @@ from grip_edge_middleware.types import ASGIApp, WSGIApplication
 if TYPE_CHECKING:
     from grip_edge_middleware.devedge import DevEdge
     from grip_edge_middleware.devedge.server import Running
+
+# What purges are sent to: the embedded edge is told of them as Fastly is, or as Varnish.
+_FASTLYS = "/service/embedded/purge"
 
 # Long enough for any machine; nothing takes this long unless it fails.
 TIMEOUT_S = 10.0
@@ -124,10 +128,15 @@ class EmbeddedEdge(RecordingLanes):
                 return acknowledgement(request)
             url = _url_for(request, self._running)
             passed_on = Request(request.method, url, request.headers, request.body)
+            is_translated = url.endswith(_FASTLYS) and not request.url.endswith("/purge")
+            if is_translated:
+                keys = json.dumps({"surrogate_keys": keys_purged(request)}).encode()
+                passed_on = Request("POST", url, {}, keys)
             try:
-                return self._transport.send(passed_on)
+                answer = self._transport.send(passed_on)
             except DeliveryError as error:
                 return error
+            return acknowledgement(request) if is_translated and answer.status == 200 else answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +253,7 @@ def _url_for(request: Request, running: Running) -> str:
     """Return where the embedded edge takes what a CDN or a proxy would be asked."""
     if request.method == "PURGEKEYS":
         return f"{running.url('cache')}/"
+    if keys_purged(request):
+        return f"{running.url('control')}{_FASTLYS}"
     path = urlsplit(request.url).path.rstrip("/").rpartition("/")[2]
-    if path == "purge":
-        return f"{running.url('control')}/service/embedded/purge"
     return f"{running.url('control')}/{path}/"

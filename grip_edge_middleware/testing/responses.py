@@ -9,11 +9,13 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from grip_edge_middleware.cache_control import TARGETED
+from grip_edge_middleware.dialects import unescape_tag
 from grip_edge_middleware.surrogate import parse_keys
 from grip_edge_middleware.testing.wording import nearest
 
 _ABOUT_THE_EDGE = re.compile(
-    r"cache-control|surrogate-.*|cdn-cache-control|grip-.*|set-cookie|vary|x-cache|age|etag"
+    r"cache-control|surrogate-.*|.*cdn-cache-control|edge-control|(edge-)?cache-tag|grip-.*|set-cookie|vary|x-cache|age|etag"
 )
 
 
@@ -49,7 +51,9 @@ class Seen:
     @property
     def keys(self) -> list[str]:
         """Its surrogate keys."""
-        return parse_keys([self.headers.get("surrogate-key", "")])
+        said = parse_keys([self.headers.get("surrogate-key", "")])
+        tags = parse_keys(self.headers.get(name, "") for name in ("cache-tag", "edge-cache-tag"))
+        return list(dict.fromkeys([*said, *map(unescape_tag, tags)]))
 
     @property
     def channels(self) -> list[str]:
@@ -60,7 +64,8 @@ class Seen:
     @property
     def edge_ttl(self) -> int | None:
         """For how many seconds a CDN may keep it, None if it may not."""
-        found = re.search(r"\bmax-age=(\d+)", self.headers.get("surrogate-control", ""))
+        said = (self.headers.get(name, "") for name in sorted(TARGETED))
+        found = re.search(r"\bmax-age=(\d+)", ", ".join(said))
         return int(found[1]) if found else None
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import textwrap
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
+from grip_edge_middleware.dialects import unescape_tag
 from grip_edge_middleware.edge import GripEdge
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.grip import shown_by
@@ -20,6 +23,9 @@ from grip_edge_middleware.stores.memory import MemoryStore
 from grip_edge_middleware.surrogate import parse_keys
 
 MAX_SHOWN = 70
+
+# Where the JSON of a purge has its keys: Fastly's, Cloudflare's, Akamai's.
+_NAMING = ("surrogate_keys", "tags", "objects")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,9 @@ class Purged:
 
     def __str__(self) -> str:
         return f"purge {' '.join(self.keys)}"
+
+
+_FORMATS = ("http-stream", "http-response", "ws-message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +56,13 @@ class Published:
 
     @property
     def text(self) -> str:
-        """What is said to who is held: on a stream if there is one, else to long-polls."""
+        """What is said to who is held: on a stream if there is one, else the next of `texts`."""
         return next(iter(self.texts), "")
 
     @property
     def texts(self) -> list[str]:
-        """What is said in each format: on streams, to long-polls."""
-        return [_text(self.formats[name]) for name in sorted(self.formats, reverse=True)]
+        """What is said in each format: on streams, to long-polls, to WebSockets."""
+        return [_text(self.formats[name]) for name in _FORMATS if name in self.formats]
 
     @property
     def is_marker(self) -> bool:
@@ -161,18 +170,44 @@ class RecordingLanes:
 
 
 def acknowledgement(request: Request) -> Response:
-    """Return what a target answers that does as it is asked: a Varnish, Fastly, a GRIP proxy."""
-    if request.method == "PURGEKEYS":
-        return Response(200, {"grip-edge-purged": "1"})
-    if _is_purge(request):
-        return Response(200, {}, json.dumps(dict.fromkeys(_keys(request), "1-2-3")).encode())
+    """Return what a target answers that does as it is asked: a CDN, or a GRIP proxy."""
+    path = urlsplit(request.url).path
+    match request.method:
+        case "PURGEKEYS":
+            return Response(200, {"grip-edge-purged": "1"})
+        case "PURGE":
+            return Response(204)
+    if path.endswith("/purge_cache"):
+        return Response(200, {}, b'{"success": true}')
+    if path.endswith("/invalidation") or path.startswith("/ccu/"):
+        return Response(201)
+    if keys := keys_purged(request):
+        return Response(200, {}, json.dumps(dict.fromkeys(keys, "1-2-3")).encode())
     return Response(200)
+
+
+def keys_purged(request: Request) -> list[str]:
+    """Return the keys that a request purges, as the app names them; none if it is no purge."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    if line := headers.get("xkey-purge") or headers.get("surrogate-key"):
+        return parse_keys([line])
+    if urlsplit(request.url).path.endswith("/invalidation"):
+        found = re.findall("<Path>#([^<]+)</Path>", request.body.decode())
+        return [unescape_tag(tag) for tag in found]
+    try:
+        said = json.loads(request.body or b"null")
+    except ValueError:
+        return []
+    if type(said) is not dict:
+        return []
+    named = [(name, key) for name in _NAMING for key in said.get(name, ())]
+    return [key if name == "surrogate_keys" else unescape_tag(key) for name, key in named]
 
 
 def read_sent(target: str, request: Request, refusal: str = "") -> Iterator[Sent]:
     """Yield what a request asks a target to do."""
-    if _is_purge(request):
-        yield Purged(target, tuple(_keys(request)), refusal)
+    if keys := keys_purged(request):
+        yield Purged(target, tuple(keys), refusal)
     elif request.url.endswith("/recover/"):
         yield Recovered(target, refusal)
     else:
@@ -196,17 +231,7 @@ def refusal_of(outcome: Outcome) -> str:
     """Return why a request was not acknowledged; empty if it was."""
     if isinstance(outcome, DeliveryError):
         return outcome.reason
-    return "" if outcome.status == 200 else str(outcome.status)
-
-
-def _is_purge(request: Request) -> bool:
-    return request.method == "PURGEKEYS" or request.url.endswith("/purge")
-
-
-def _keys(request: Request) -> list[str]:
-    if request.method == "PURGEKEYS":
-        return parse_keys([request.headers["xkey-purge"]])
-    return list(json.loads(request.body)["surrogate_keys"])
+    return "" if 200 <= outcome.status < 300 else str(outcome.status)
 
 
 def _text(parts: Mapping[str, Any]) -> str:

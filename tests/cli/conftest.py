@@ -28,6 +28,8 @@ TOPICS = {
     "poll-{id}": {"routes": ["/polls/<int:id>/"], "hold": "response"},
     "order-{id}": {"routes": ["/orders/<int:id>"], "hold": "stream", "private": True},
 }
+# They need a verify key, which not all settings here have.
+SOCKETS = {"room-{name}": {"routes": ["/rooms/<name>"], "hold": "ws"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
             "grip_url": f"{running.url('control')}?verify-iss=pushpin&verify-key={VERIFY_KEY}",
             "cdn": f"varnish://127.0.0.1:{running.ports['cache']}",
             "secret": "a secret of 32 random characters",
-            "topics": TOPICS,
+            "topics": {**TOPICS, **SOCKETS},
         }
         module = ModuleType(f"shop_of_{request.module.__name__.rpartition('.')[2]}")
         module.settings = settings  # type: ignore[attr-defined]

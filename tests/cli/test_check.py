@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from grip_edge_middleware.cli.handshake import judge_handshake
 from grip_edge_middleware.cli.status import FOUND_WRONG, OK, WRONG_USE
 from tests.cli.conftest import Ended, Run, Served
 from tests.recording import Answer, RecordingServer, acknowledge
@@ -103,6 +104,30 @@ def test_a_wrong_token_is_found_and_not_shown(
     assert (level, says) == ("wrong", f"{status}: the key in grip_url is not accepted")
     assert "grip_url" in do
     assert TOKEN not in ended.out + ended.err + people.out + people.err
+
+
+@pytest.mark.parametrize(
+    ("status", "do"),
+    [
+        (0, ""),
+        (403, "make a token with the permission Zone, Cache Purge for this zone"),
+        (429, "the plan's limit of purges is used up"),
+        (500, "is url the API's?"),
+    ],
+)
+def test_cloudflare_is_asked_and_its_answer_explained(
+    status: int, do: str, check: Callable[..., Ended], server: RecordingServer
+) -> None:
+    cdn = {"cloudflare": {"zone_id": "Z", "token": TOKEN, "url": server.url}}
+    if status:
+        server.respond = lambda request: Answer(status, {}, f"not {TOKEN}".encode())
+
+    ended = check(settings_for(server.url, cdn=cdn), "--json")
+
+    level, _, told = found(ended)["cloudflare Z"]
+    assert level == ("wrong" if status else "ok")
+    assert told.startswith(do)
+    assert TOKEN not in ended.out + ended.err
 
 
 def test_a_dead_target_is_found(check: Callable[..., Ended]) -> None:
@@ -332,6 +357,27 @@ def test_a_page_that_works_is_cached_hidden_held_and_purged(
         ("ok", "is purged by its key counter-a"),
     ]
     assert ("ok", 'is held: hold "response"') in said_of(ended, poll)
+
+
+def test_a_socket_that_opens_is_ok(probe: Callable[..., Ended], served: Served) -> None:
+    room = f"{served.url}/rooms/a"
+
+    said = said_of(probe(room, more=("--json",)), room)
+
+    assert ("ok", "opens a WebSocket") in said
+    assert not [level for level, _ in said if level == "wrong"]
+
+
+@pytest.mark.parametrize(
+    ("status", "says", "do"),
+    [(200, "the app is asked for a page", "over_http"), (403, "answered 403", "log")],
+)
+def test_a_socket_that_does_not_open_is_wrong(status: int, says: str, do: str) -> None:
+    finding = judge_handshake("http://h/rooms/a", status)
+
+    assert finding.level == "wrong"
+    assert says in finding.says
+    assert do in finding.do
 
 
 def test_people_read_one_line_for_each(probe: Callable[..., Ended], served: Served) -> None:

@@ -37,7 +37,7 @@ def test_defaults_are_all_well() -> None:
         ({"topics": {"a": {"routes": ["/"]}}}, "hold", "warning", "no route has one"),
         ({"key_budget": 3_073}, "key_budget", "warning", "nginx"),
         ({"key_budget": 7_501}, "key_budget", "warning", "http_resp_hdr_len"),
-        ({"key_budget": 16_001, "cdn": FASTLY}, "key_budget", "wrong", "Fastly forgets"),
+        ({"key_budget": 16_385, "cdn": FASTLY}, "key_budget", "warning", "Fastly forgets"),
         ({"key_budget": "fastly", "cdn": FASTLY}, "key_budget", "warning", "Pushpin drops"),
         ({"throttle": 0}, "throttle", "warning", "message_rate"),
         ({"throttle": 0.5}, "throttle", "ok", "so 1,250 clients"),
@@ -66,6 +66,58 @@ def test_what_bites_is_warned_of(
     settings: Mapping[str, Any], about: str, level: Level, says: str
 ) -> None:
     found_level, found_says = found(settings)[about]
+
+    assert found_level == level
+    assert says in found_says
+
+
+CLOUDFLARE = {"zone_id": "Z", "token": "t"}
+AKAMAI = {"host": "h", "client_token": "c", "client_secret": "s", "access_token": "a"}
+ACCEPTED = {"counters": {"routes": ["/counters/"], "hold": "stream", "accept": "text/event-stream"}}
+
+
+@pytest.mark.parametrize(
+    ("cdn", "settings", "about", "level", "says"),
+    [
+        (
+            {"cloudflare": CLOUDFLARE},
+            {},
+            "rate Cloudflare",
+            "warning",
+            "has 5 purges a minute",
+        ),
+        ({"cloudflare": CLOUDFLARE}, {"throttle": 12}, "rate Cloudflare", "ok", "25 at once"),
+        (
+            {"cloudflare": {**CLOUDFLARE, "plan": "pro"}},
+            {},
+            "rate Cloudflare",
+            "ok",
+            "pro has 300 purges a minute",
+        ),
+        ({"cloudflare": CLOUDFLARE}, {}, "recovery Cloudflare", "ok", "the app answers them"),
+        (
+            {"cloudflare": CLOUDFLARE},
+            {"topics": ACCEPTED},
+            "accept Cloudflare",
+            "warning",
+            "/counters/: it keeps one answer",
+        ),
+        (
+            {"cloudflare": CLOUDFLARE},
+            {"topics": POLLED},
+            "long-polls Cloudflare",
+            "warning",
+            "counters: it does not compare",
+        ),
+        ("souin://h", {"topics": POLLED}, "long-polls Souin", "warning", "does not compare"),
+        ({"akamai": AKAMAI}, {}, "keys Akamai", "ok", "128 in Edge-Cache-Tag"),
+        ({"akamai": AKAMAI}, {}, "settling Akamai", "ok", "everywhere after 5 s"),
+    ],
+)
+def test_what_a_cdn_takes_and_cannot_do_is_told(
+    cdn: object, settings: Mapping[str, Any], about: str, level: Level, says: str
+) -> None:
+    found_level, found_says = found({"cdn": cdn, **settings})[about]
 
     assert found_level == level
     assert says in found_says

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 from websocket import WebSocket, create_connection
 
 from grip_edge_middleware.devedge import DevEdge
-from grip_edge_middleware.devedge.events import Event, build_events, parse_events
+from grip_edge_middleware.websocket_events import Event, build_events, parse_events
 
 DEADLINE_S = 10.0
 HANDSHAKE = {
@@ -138,4 +138,4 @@ def test_what_the_app_does_not_open_is_refused() -> None:
         answer.read()
         client.close()
 
-    assert answer.status == 403
+    assert answer.status == 404

@@ -25,9 +25,9 @@ from tap import Tap
 from wire import Wire
 
 from grip_edge_middleware import GripEdge
+from grip_edge_middleware.gate import Gate
 from grip_edge_middleware.grip import CONFIRMED
 from grip_edge_middleware.render import STRANGER
-from grip_edge_middleware.stores import Gate
 
 # Once and soon, so that tests are quick; the default is after 1 and 2 seconds.
 CONFIRM_AFTER_S = 0.5
@@ -238,6 +238,9 @@ class OpenGate:
 
     def sequence(self) -> int:
         return 0
+
+    def is_unchanged(self, since: int) -> bool:
+        return False
 
     def has_changed(self, keys: Iterable[str], since: int, *, lag: bool = True) -> bool:
         return False

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# Below this, the real edge has WebSockets over HTTP; the embedded one has no others.
+SOCKETS = ("/ws/", "/rooms/")
 EDGES = {"real": Edge, "embedded": EmbeddedEdge}
 
 
@@ -65,6 +67,13 @@ def wired(make_edge: type[Edge]) -> Iterator[Wired]:
 def unwired(edge: Edge) -> Wired:
     """The edge as it is shipped: nothing passes by the wire."""
     return Wired(edge, Wire(edge.cache_port))
+
+
+@pytest.fixture(scope="session")
+def socket_edge(make_edge: type[Edge]) -> Iterator[Edge]:
+    """An edge that asks the app over HTTP for the WebSockets below SOCKETS."""
+    with running(make_edge(over_http=SOCKETS)) as edge:
+        yield edge
 
 
 @contextmanager

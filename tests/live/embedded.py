@@ -8,6 +8,7 @@ It has the same ports and is stopped, frozen and started in the same way, so a t
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from launch import Edge, Service
@@ -24,6 +25,7 @@ class EmbeddedEdge(Edge):
         app_port: int | None = None,
         cache_port: int | None = None,
         proxied_port: int | None = None,
+        over_http: Sequence[str] = (),  # it knows nothing else
     ) -> None:
         super().__init__(app_port=app_port, cache_port=cache_port, proxied_port=proxied_port)
         self._varnish = self._half("cache", self.cache_port, self.app_port)

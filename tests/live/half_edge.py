@@ -10,12 +10,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from grip_edge_middleware.devedge import VERIFY_KEY
-from grip_edge_middleware.devedge.asgi import as_app
+from grip_edge_middleware.devedge.asgi import as_app, as_socket_app
 from grip_edge_middleware.devedge.cache import Cache
 from grip_edge_middleware.devedge.control import control
 from grip_edge_middleware.devedge.origin import UrlOrigin
 from grip_edge_middleware.devedge.proxy import GripProxy
 from grip_edge_middleware.devedge.server import Listener, Running
+from grip_edge_middleware.types import Receive, Scope, Send
 
 
 def cache(port: int, app_port: int) -> Running:
@@ -28,9 +29,14 @@ def proxy(client_port: int, control_port: int, cache_port: int) -> Running:
     """Return the GRIP proxy, which asks the cache at `cache_port`."""
     origin = UrlOrigin(f"http://127.0.0.1:{cache_port}")
     grip_proxy = GripProxy(origin, sig_key=VERIFY_KEY)
+    pages, sockets = as_app(grip_proxy), as_socket_app(grip_proxy)
+
+    async def clients(scope: Scope, receive: Receive, send: Send) -> None:
+        await (sockets if scope["type"] == "websocket" else pages)(scope, receive, send)
+
     return Running(
         [
-            Listener("clients", as_app(grip_proxy), client_port),
+            Listener("clients", clients, client_port, has_sockets=True),
             Listener("control", control(grip_proxy), control_port),
         ],
         before_stop=grip_proxy.close,

@@ -16,7 +16,8 @@ import pytest
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http import HttpRequest, HttpResponse
-from django.test import Client
+from django.test import Client, override_settings
+from django.urls import path
 
 from grip_edge_middleware import SettingsError
 from grip_edge_middleware.django import GripEdgeMiddleware, edge
@@ -29,6 +30,10 @@ from tests.sources.django_app.models import Author
 PATH = "/counters/blue/"
 KINDS = ["wsgi", "asgi"]
 SYNC_ONLY = f"{__name__}.sync_only"
+
+
+class OtherURLs:
+    urlpatterns = (path("other/", lambda request: HttpResponse("other")),)
 
 
 def sync_only(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
@@ -386,6 +391,16 @@ def test_other_settings_make_the_edge_anew(kind: str) -> None:
         ["number-blue"],
         ["counter-blue"],
     ]
+
+
+def test_urls_that_a_test_puts_in_place_of_the_projects_need_not_have_its_names(kind: str) -> None:
+    with project(), override_settings(ROOT_URLCONF=OtherURLs):
+        other = ask(kind, "/other/")
+    with project():
+        own = ask(kind, PATH)
+
+    assert other.content == b"other"
+    assert channels(own) == ["counter-blue"]
 
 
 def test_wrong_settings_stop_the_project_when_it_starts() -> None:

@@ -117,3 +117,22 @@ def test_an_inbox_that_nobody_empties_is_bounded() -> None:
 
     assert len(store._inbox) <= MAX_INBOX
     assert store.pending() == 1
+
+
+def test_no_number_comes_twice_though_the_clock_stands_still() -> None:
+    store = MemoryStore(wall_clock=lambda: 1_800_000_000.0)
+    before = store.sequence()
+    store.after_fork()
+
+    assert store.sequence() > before
+
+
+def test_it_is_unchanged_until_something_is_added_and_not_while_a_read_may_lag() -> None:
+    store, lagging = MemoryStore(), MemoryStore(replica_lag_s=1.0)
+    since = store.sequence()
+    was_unchanged = store.is_unchanged(since)
+    store.add([counter("blue")], 0.0)
+
+    assert was_unchanged
+    assert not store.is_unchanged(since)
+    assert not lagging.is_unchanged(lagging.sequence())

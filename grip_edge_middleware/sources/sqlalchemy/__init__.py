@@ -17,20 +17,14 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Engine, Table, event, inspect
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncEngine,
-    AsyncSession,
-    async_scoped_session,
-)
 from sqlalchemy.orm import (
     InstanceState,
     Mapper,
     Session,
     SessionTransaction,
+    SessionTransactionOrigin,
     UOWTransaction,
     object_session,
-    scoped_session,
 )
 
 from grip_edge_middleware.changes import Change, Watch
@@ -43,6 +37,7 @@ from grip_edge_middleware.sources.sqlalchemy.connection import (
     follow,
     note,
     note_row,
+    preparers,
     writers,
 )
 from grip_edge_middleware.sources.sqlalchemy.deferral import Deferral
@@ -70,7 +65,8 @@ __all__ = ["SQLAlchemySource", "create_outbox"]
 
 logger = logging.getLogger(__name__)
 
-_FLUSH = "grip_edge_flush"
+# An attribute of sessions, since making their `info` takes a microsecond.
+_FLUSH = "_grip_edge_flush"
 # Statements differ in what they write far less than in their text.
 _MOST_KEPT = 1000
 
@@ -112,6 +108,7 @@ class SQLAlchemySource:
         _listen()
         if observer.outbox is not None:
             event.listen(Session, "after_begin", self._after_begin)
+            preparers.append(self)
         event.listen(Mapper, "after_mapper_constructed", self._forget_plans)
         writers.append(self)
 
@@ -121,12 +118,12 @@ class SQLAlchemySource:
             writers.remove(self)
             if self._observer.outbox is not None:
                 event.remove(Session, "after_begin", self._after_begin)
+                preparers.remove(self)
             event.remove(Mapper, "after_mapper_constructed", self._forget_plans)
 
     def follow(self, target: object) -> bool:
         """Follow an engine of which no session may be seen; False if it is none."""
-        if isinstance(target, AsyncEngine):
-            target = target.sync_engine
+        target = getattr(target, "sync_engine", target)
         if not isinstance(target, Engine):
             return False
         follow(target.dialect)
@@ -135,13 +132,12 @@ class SQLAlchemySource:
 
     def defer(self, on_commit: object, changes: Sequence[Change]) -> bool:
         """Tell of the changes when a session's or connection's transaction is committed."""
-        match on_commit:
-            case Session() | AsyncSession() | scoped_session() | async_scoped_session():
+        match _sync(on_commit):
+            case Session() as session:
                 _listen_for_deferrals()
-                session = _sync_session(on_commit)
                 Deferral.of(session).add(session, self._observer, changes)
-            case Connection() | AsyncConnection():
-                self._defer_on_connection(_sync_connection(on_commit), changes)
+            case Connection() as connection:
+                self._defer_on_connection(connection, changes)
             case _:
                 return False
         return True
@@ -292,8 +288,6 @@ class SQLAlchemySource:
 
     def before_commit(self, dialect: Dialect, connection: Any) -> None:
         """Write into the outbox what the transaction changes."""
-        if self._observer.outbox is None:
-            return
         table = self._outboxes.get(dialect)
         written = write_row(self._observer, table, connection, entries(connection))
         if written is not None:
@@ -434,16 +428,15 @@ def _mapper(kind: type) -> Mapper[Any] | None:
     return cast(Mapper[Any] | None, inspect(kind, raiseerr=False))
 
 
-def _sync_session(session: Any) -> Session:
-    while not isinstance(session, Session):
-        session = session() if hasattr(session, "registry") else session.sync_session
-    return session
+def _sync(target: Any) -> object:
+    """Return the session or connection that does the work, of one that is scoped or awaited.
 
-
-def _sync_connection(connection: Any) -> Connection:
-    if isinstance(connection, AsyncConnection):
-        connection = connection.sync_connection
-    return cast(Connection, connection)
+    The classes of SQLAlchemy's asyncio are not imported: from 2.1 on that takes greenlet, which an
+    app that awaits nothing need not have.
+    """
+    if hasattr(target, "session_factory"):
+        target = target()
+    return getattr(target, "sync_session", getattr(target, "sync_connection", target))
 
 
 @cache
@@ -472,15 +465,17 @@ def _listen_for_deferrals() -> None:
 
 def _before_flush(session: Session, context: UOWTransaction, _: object) -> None:
     if writers:
-        session.info[_FLUSH] = context
+        vars(session)[_FLUSH] = context
 
 
 def _after_transaction_create(session: Session, transaction: SessionTransaction) -> None:
     """Begin to follow a flush. It has a transaction of its own, if it has anything to write."""
-    context: UOWTransaction | None = session.info.get(_FLUSH)
+    if transaction.origin is not SessionTransactionOrigin.SUBTRANSACTION:
+        return
+    context: UOWTransaction | None = vars(session).get(_FLUSH)
     # The app's listeners, too, may begin one before the flush knows what it has to write.
     if context is not None and context.mappers:
-        del session.info[_FLUSH]
+        del vars(session)[_FLUSH]
         flushing.set(Flush(session, context, transaction, outer=flushing.get()))
 
 

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial, wraps
 from threading import Lock
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import InstanceState
@@ -69,16 +69,18 @@ class Writer(Protocol):
 writers: list[Writer] = []
 """Who is told of the statements on all connections that are followed."""
 
+preparers: list[Writer] = []
+"""Those of them that write something before a commit."""
 
 PutOff = tuple[Writer, Effect, Keys]
 """A statement of which the changes are not yet found out, and whom to tell."""
 
 
-def ledger(connection: Any) -> Ledger[Entry | PutOff]:
-    """Return the ledger of a connection, in whichever of its layers it comes."""
-    info = connection.info
+def open_ledger(connection: Connection) -> Ledger[Entry | PutOff] | None:
+    """Return the ledger of a connection's transaction; None if each statement is its own."""
+    info = connection.connection.info
     found: Ledger[Entry | PutOff] | None = info.get(_LEDGER)
-    if found is None:
+    if found is None and not connection._is_autocommit_isolation():
         found = info[_LEDGER] = Ledger()
     return found
 
@@ -87,15 +89,18 @@ def note(connection: Connection, observer: Observer, changes: Sequence[Change]) 
     """Tell of the changes when the connection's transaction is committed."""
     if not changes:
         return
-    if connection._is_autocommit_isolation():
+    noted = open_ledger(connection)
+    if noted is None:
         observer.tell(changes)  # visible already, whatever the session does then
     else:
-        ledger(connection.connection).innermost.append((observer, changes))
+        noted.innermost.append((observer, changes))
 
 
 def entries(connection: Any) -> list[Entry]:
     """Return what a commit would tell now."""
-    noted = ledger(connection)
+    noted: Ledger[Entry | PutOff] | None = connection.info.get(_LEDGER)
+    if noted is None:
+        return []
     noted.rewrite(lambda entries: [*_found_out(entries)])
     return [*_found_out(noted.entries())]
 
@@ -105,7 +110,7 @@ def _found_out(entries: Sequence[Entry | PutOff]) -> Sequence[Entry]:
     for entry in entries:
         if len(entry) == 3:
             return _find_out(entries)
-    return cast(Sequence[Entry], entries)
+    return entries  # type: ignore[return-value]
 
 
 def _find_out(entries: Iterable[Entry | PutOff]) -> list[Entry]:
@@ -164,14 +169,14 @@ os.register_at_fork(after_in_child=_after_fork)
 def _wrap_all(dialect: Dialect) -> None:
     # A COMMIT that fails may have been made all the same, so it counts as made: a purge too many
     # is harmless, one too few is not.
-    _wrap_end(dialect, "do_commit", _submit, before=_prepare)
+    _wrap_end(dialect, "do_commit", _submit, before=partial(_prepare, dialect))
     _wrap_end(dialect, "do_rollback", _forget)
     wrap(dialect, "do_prepare_twophase", before=partial(_prepare, dialect))
     wrap(dialect, "do_commit_twophase", _submit, on_error=_submit)
     wrap(dialect, "do_rollback_twophase", _forget, on_error=_forget)
-    wrap(dialect, "do_savepoint", lambda c, name: ledger(c).savepoint(name))
-    wrap(dialect, "do_rollback_to_savepoint", lambda c, name: ledger(c).rollback_to(name))
-    wrap(dialect, "do_release_savepoint", lambda c, name: ledger(c).release(name))
+    wrap(dialect, "do_savepoint", _follow_savepoint(Ledger.savepoint))
+    wrap(dialect, "do_rollback_to_savepoint", _follow_savepoint(Ledger.rollback_to))
+    wrap(dialect, "do_release_savepoint", _follow_savepoint(Ledger.release))
     _wrap_execute(dialect)
 
 
@@ -183,7 +188,7 @@ def _wrap_end(
     name: str,
     then: Callable[[Any], None],
     *,
-    before: Callable[[Dialect, Any], None] | None = None,
+    before: Callable[[Any], None] | None = None,
 ) -> None:
     """Have an end of transactions followed, however it goes.
 
@@ -194,10 +199,14 @@ def _wrap_end(
 
     @wraps(original)
     def end(connection: Any) -> None:
-        if not _is_noted(connection):
+        try:
+            is_noted = _LEDGER in connection.info
+        except Exception:  # it is none of a pool's
+            is_noted = False
+        if not is_noted:
             return original(connection)  # type: ignore[no-any-return]
-        if before is not None:
-            safely(before, dialect, connection)
+        if before is not None and preparers:
+            safely(before, connection)
         try:
             original(connection)
         finally:
@@ -206,32 +215,36 @@ def _wrap_end(
     setattr(dialect, name, end)
 
 
-def _is_noted(connection: Any) -> bool:
-    """Whether anything is noted of the transaction."""
-    try:
-        return _LEDGER in connection.info
-    except Exception:  # it is none of a pool's
-        return False
+def _follow_savepoint(
+    follow_in: Callable[[Ledger[Entry | PutOff], str], None],
+) -> Callable[[Any, str], None]:
+    """Return what a savepoint does to a ledger, if there is one: it may begin later as well."""
+
+    def follow_savepoint(connection: Any, name: str) -> None:
+        noted: Ledger[Entry | PutOff] | None = connection.info.get(_LEDGER)
+        if noted is not None:
+            follow_in(noted, name)
+
+    return follow_savepoint
 
 
 def _prepare(dialect: Dialect, connection: Any, *_: Any) -> None:
-    for writer in writers:
+    for writer in preparers:
         writer.before_commit(dialect, connection)
 
 
 def _submit(connection: Any, *_: Any) -> None:
-    noted, rows = _take(connection.info)
-    tell(_found_out(noted), rows)
+    info = connection.info
+    noted: Ledger[Entry | PutOff] | None = info.pop(_LEDGER, None)
+    rows: dict[Observer, Written] | None = info.pop(_ROWS, None)
+    if noted is not None:
+        tell(_found_out(noted.entries()), rows)
 
 
 def _forget(connection: Any, *_: Any) -> None:
-    _take(connection.info)
-
-
-def _take(info: dict[str, Any]) -> tuple[list[Entry | PutOff], dict[Observer, Written] | None]:
-    """Return what is noted of a connection that has no transaction any more, and forget it."""
-    found: Ledger[Entry | PutOff] | None = info.pop(_LEDGER, None)
-    return [] if found is None else found.entries(), info.pop(_ROWS, None)
+    info = connection.info
+    info.pop(_LEDGER, None)
+    info.pop(_ROWS, None)
 
 
 def note_row(connection: Any, observer: Observer, written: Written) -> None:
@@ -256,8 +269,9 @@ def _wrap_execute(dialect: Dialect) -> None:
         notes = current_notes.get()
         if notes is not None and notes.scopes is not None:
             _note_reads(notes, notes.scopes, statement, parameters, context.compiled)
-        if getattr(context.compiled, EFFECT, None) is not NOTHING:
-            _note_writes(cursor, statement, parameters, context)
+        effect = getattr(context.compiled, EFFECT, None)
+        if effect is not NOTHING and writers:
+            _note_writes(effect, cursor, statement, parameters, context)
 
     @wraps(do_executemany)
     def executemany(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
@@ -280,7 +294,9 @@ def _executed(cursor: Any, statement: str, parameters: Params, context: Any) -> 
     notes = current_notes.get()
     if notes is not None and notes.scopes is not None:
         _note_reads(notes, notes.scopes, statement, parameters, context.compiled)
-    _note_writes(cursor, statement, parameters, context)
+    if writers:
+        effect = getattr(context.compiled, EFFECT, None)
+        _note_writes(effect, cursor, statement, parameters, context)
 
 
 def _note_reads(
@@ -292,14 +308,14 @@ def _note_reads(
         note_unclear(notes, error)
 
 
-def _note_writes(cursor: Any, statement: str, parameters: Params, context: Any) -> None:
+def _note_writes(
+    effect: Effect | None, cursor: Any, statement: str, parameters: Params, context: Any
+) -> None:
     # Each statement that writes pays for this, and mostly for calls: so there are few.
     compiled, under_way = context.compiled, flushing.get()
-    if not writers or (under_way is not None and compiled in under_way.told):
+    if under_way is not None and compiled in under_way.told:
         return
-    connection = context.root_connection
     try:
-        effect: Effect | None = getattr(compiled, EFFECT, None)
         if effect is None or (
             effect.text and (effect.text is not statement or effect.version != known.version)
         ):
@@ -312,18 +328,16 @@ def _note_writes(cursor: Any, statement: str, parameters: Params, context: Any) 
     except Exception:
         logger.exception("what a statement writes was not understood; all pages count as changed")
         effect, keys = ANYTHING, ()
-    if (
-        under_way is not None  # what is told of it depends on how far it is
-        or suppressed.get()
-        or not LASTING.issuperset(map(type, keys))
-        or connection._is_autocommit_isolation()
-    ):
+    connection, noted = context.root_connection, None
+    # What is told of it may depend on how far a flush is, or on what becomes of the keys.
+    if under_way is None and not suppressed.get() and LASTING.issuperset(map(type, keys)):
+        noted = open_ledger(connection)
+    if noted is None:
         _note_now(connection, effect, keys)
         return
     # What changes is found out after the commit: a rollback has nothing to do, and what is executed
     # often is looked at once.
-    proxied = connection.connection
-    innermost = (proxied.info.get(_LEDGER) or ledger(proxied)).innermost
+    innermost = noted.innermost
     for writer in writers:
         innermost.append((writer, effect, keys))
 
