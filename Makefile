@@ -3,7 +3,7 @@
 # make test      linters, types and every test, live ones included
 # make lab       the race laboratory: longer runs on the real edge, and kills, and other people's tests; prints its
 #                tables
-# make bench     what it costs a transaction that its changes are seen; prints a table
+# make bench     what everything costs, beside its peers; prints tables (ONLY=name for one)
 # make propagation  how changes reach several regions, simulated; prints a table
 # make docs      the site of these documents, into build/docs
 # make clean     remove what these made
@@ -28,10 +28,11 @@ test: lint system
 # ONLY=name picks one, as pytest's -k does.
 lab: .venv/.ready system
 	$(BIN)/python -m pytest -m lab -s $(if $(ONLY),-k "$(ONLY)") tests/live tests/sources tests/applications tests/foreign tests/stores \
-		tests/workers
+		tests/workers tests/test_benchmarks.py
 
-bench: .venv/.ready
-	$(BIN)/python -m benchmarks.sources
+bench: .venv/.ready system
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m benchmarks.page
 
 propagation: .venv/.ready
 	$(BIN)/python -m benchmarks.propagation

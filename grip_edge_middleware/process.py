@@ -6,8 +6,8 @@ import atexit
 import fcntl
 import hashlib
 import logging
-import multiprocessing.util
 import os
+import sys
 import tempfile
 import weakref
 from pathlib import Path
@@ -40,16 +40,25 @@ def attach_to_process(lasting: Lasting) -> None:
     def after_fork() -> None:
         if (alive := reference()) is not None:
             alive.after_fork()
+            _close_with_multiprocessing(alive)
 
     atexit.register(close)
-    if multiprocessing.parent_process() is not None:
-        # A forked child of multiprocessing, as granian's workers are, ends without atexit.
-        multiprocessing.util.Finalize(None, close, exitpriority=0)
+    if _is_of_multiprocessing():
+        # Its children end without atexit; granian's workers are such.
+        sys.modules["multiprocessing.util"].Finalize(None, close, exitpriority=0)
     os.register_at_fork(after_in_child=after_fork)
-    # Those that are forked later forget the finalizers of their parent.
-    multiprocessing.util.register_after_fork(
-        lasting, lambda child: multiprocessing.util.Finalize(None, child.close, exitpriority=0)
-    )
+
+
+def _is_of_multiprocessing() -> bool:
+    # Whoever forks by it has imported it, and nobody else should.
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
+
+
+def _close_with_multiprocessing(lasting: Lasting) -> None:
+    """Have a child that is yet to forget the finalizers of its parent make its own then."""
+    if (util := sys.modules.get("multiprocessing.util")) is not None:
+        util.register_after_fork(lasting, lambda it: util.Finalize(None, it.close, exitpriority=0))
 
 
 def warn_of_siblings(app: str) -> None:

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import groupby
 
 from grip_edge_middleware.types import Operation
@@ -125,27 +125,32 @@ _SPACE = r"""(?:\s++
     | /\*(?!M?!) [^*/]*+ (?:(?:\*(?!/)|/(?!\*))[^*/]*+)*+ \*/
     )*+"""
 
-_TOKEN = re.compile(
-    rf"""(
-      {_ROW}
-    | [eE]'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'
-    | [uU]&(?=["'])
-    | {_NAME}
-    | (?:'[^']*+')++
-    | \.?\d[\w.]*+
-    | {_PARAM}
-    | \$((?:[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*+)?)\$.*?(?:\$\2\$|\Z)
-    | %% | :: | [<>=!~^|&@+*]++
-    | /\* | -- | \#[->=\#]?+ | .
-    ){_SPACE}""",
-    re.ASCII | re.DOTALL | re.VERBOSE,
-)
 _LEADING_SPACE = re.compile(_SPACE, re.ASCII | re.VERBOSE)
+
+
+@cache
+def _token() -> re.Pattern[str]:
+    # Not at import, a twentieth of which this would be: an app without a database needs none.
+    return re.compile(
+        rf"""(
+          {_ROW}
+        | [eE]'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'
+        | [uU]&(?=["'])
+        | {_NAME}
+        | (?:'[^']*+')++
+        | \.?\d[\w.]*+
+        | {_PARAM}
+        | \$((?:[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*+)?)\$.*?(?:\$\2\$|\Z)
+        | %% | :: | [<>=!~^|&@+*]++
+        | /\* | -- | \#[->=\#]?+ | .
+        ){_SPACE}""",
+        re.ASCII | re.DOTALL | re.VERBOSE,
+    )
 
 
 def _tokenize(sql: str) -> list[str]:
     beginning = _LEADING_SPACE.match(sql)
-    return [token for token, _ in _TOKEN.findall(sql, beginning.end() if beginning else 0)]
+    return [token for token, _ in _token().findall(sql, beginning.end() if beginning else 0)]
 
 
 # Quotes without an end, comments that are none, and what no statement is made of.

@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grip_edge_middleware.sql import (
-    _TOKEN,
     LONGEST_KEPT,
     Lookup,
     Statement,
     Write,
     _read,
+    _token,
     _tokenize,
     read_statement,
 )
@@ -785,7 +785,7 @@ def test_a_long_text_is_read_whole() -> None:
 
 def test_no_repetition_of_the_tokenizer_gives_back_what_it_took() -> None:
     # So nothing is tried twice from one place. The lazy one ends at the text's end at the latest.
-    endless = [operator for operator, most in _repetitions(_TOKEN) if most is MAXREPEAT]
+    endless = [operator for operator, most in _repetitions(_token()) if most is MAXREPEAT]
 
     assert Counter(endless)["MIN_REPEAT"] == 1
     assert set(endless) == {"POSSESSIVE_REPEAT", "MIN_REPEAT"}

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install what the demo and the tests run and Debian has: Pushpin, Varnish with xkey, Chromium, PostgreSQL,
-# Redis.
+# Redis, Valgrind.
 # Where it may not, it says what is missing; the tests of it then fail in CI, and are skipped elsewhere.
 set -eu
 
@@ -14,6 +14,7 @@ ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/d
     missing="$missing postgresql"
 command -v redis-server >/dev/null || command -v valkey-server >/dev/null ||
     missing="$missing redis-server"
+command -v valgrind >/dev/null || missing="$missing valgrind"
 
 [ -n "$missing" ] || exit 0
 

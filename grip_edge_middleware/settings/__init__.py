@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from grip_edge_middleware.dialects import (
@@ -90,7 +91,7 @@ class Model:
     params: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TopicSettings:
     """One entry of `topics`."""
 
@@ -106,7 +107,8 @@ class TopicSettings:
     auto_tags: frozenset[str] | None = None
     """The scopes of lists, if what a view reads are surrogate keys of its response."""
 
-    @property
+    # These are asked for each topic that is sent, so each is found out once.
+    @cached_property
     def recovers(self) -> bool:
         """Whether who missed a message is shown what it said."""
         return any(self.can_recover(hold) for hold in self.held_routes)
@@ -116,12 +118,12 @@ class TopicSettings:
         has_answer = hold != "stream" or hold in self.rendered_routes
         return self.recovery is not None and has_answer
 
-    @property
+    @cached_property
     def held_routes(self) -> dict[Hold, Route]:
         """The routes that are held, one for each kind of hold."""
         return {route.hold: route for route in self.routes if route.hold}
 
-    @property
+    @cached_property
     def rendered_routes(self) -> dict[Hold, Route]:
         """The held routes whose answers follow from the topic: without a message, these are one."""
         known = set(self.template.params)

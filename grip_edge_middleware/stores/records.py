@@ -52,7 +52,11 @@ class Record:
     @property
     def is_pending(self) -> bool:
         """Whether a change, and not only its confirmation, is yet to be delivered."""
-        return any(c is not None and not c.is_confirmation for c in (self.waiting, self.claimed))
+        # Asked five times for each topic, so it is no `any`: that would make a generator each time.
+        waiting, claimed = self.waiting, self.claimed
+        return (waiting is not None and not waiting.is_confirmation) or (
+            claimed is not None and not claimed.is_confirmation
+        )
 
     @property
     def is_idle(self) -> bool:
