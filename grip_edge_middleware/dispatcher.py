@@ -21,7 +21,7 @@ from grip_edge_middleware.log_fields import log_fields
 from grip_edge_middleware.metrics import Metrics
 from grip_edge_middleware.process import attach_to_process
 from grip_edge_middleware.stores import Claim, Store
-from grip_edge_middleware.targets import GRACE_S
+from grip_edge_middleware.targets import FLUSH_GRACE_S, GRACE_S
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,12 @@ class Dispatcher:
             self._has_claimed = not self._carried
         if claims:
             self._carried = [carried for carried in self._carried if carried.due > now]
-            self._deliver(claims, now, since={c.claim.topic.name: c.since for c in carried})
+            self._deliver(
+                claims,
+                now,
+                grace_s=FLUSH_GRACE_S if everything else GRACE_S,
+                since={c.claim.topic.name: c.since for c in carried},
+            )
         # What came since for topics that are not carried any more may be asked for by a flush.
         return now if carried and not self._carried else self._next_due()
 
@@ -181,7 +186,7 @@ class Dispatcher:
         claims: list[Claim],
         now: float,
         *,
-        grace_s: float = GRACE_S,
+        grace_s: float,
         since: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         try:

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 DOWN_AFTER = 4
 # For how long a target that says nothing holds up what the others are sent next.
 GRACE_S = 0.05
+# And a flush, which prepares all that is pending at once: what is left of it is prepared anew.
+FLUSH_GRACE_S = 1.0
 # How soon it is looked whether one has answered that is not waited for: a quarter of the time that
 # it has taken so far, so that a far target is hardly slowed down and a hanging one costs nothing.
 FIRST_LOOK_S = 0.01

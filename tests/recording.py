@@ -319,17 +319,32 @@ class RecordingTransport:
 class HeldLanes(InlineLanes):
     """Lanes of which a test can have some hang: what it holds arrives, and is not answered.
 
-    Nobody waits: a target that hangs is given up as soon as nothing else is to come.
+    Nobody waits: a target that hangs is given up as soon as nothing else is to come. But `clock`
+    waits for one that takes its time.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, clock: Clock) -> None:
         super().__init__(transport)
+        self._clock = clock
+        self._takes_s: dict[str, float] = {}
         self._holds: set[str] = set()
         self._held: list[LaneAnswer] = []
 
     def hold(self, name: str) -> None:
         """Have targets whose name contains `name` hang."""
         self._holds.add(name)
+
+    def take(self, name: str, seconds: float) -> None:
+        """Have targets whose name contains `name` take so long for each answer."""
+        self._takes_s[name] = seconds
+
+    def wait(self, timeout_s: float) -> LaneAnswer | None:
+        if not self._answers:
+            return None
+        target = self._answers[0][0]
+        takes_s = max((s for name, s in self._takes_s.items() if name in target), default=0.0)
+        self._clock.now += min(takes_s, timeout_s)
+        return super().wait(timeout_s) if takes_s <= timeout_s else None
 
     def let_go(self) -> None:
         """Have all answer what they were asked, and whatever comes."""
@@ -442,7 +457,7 @@ class Simulation:
         self.settings = Settings.parse({**defaults, **settings}, {})
         self.clock = Clock()
         self.transport = RecordingTransport()
-        self.lanes = HeldLanes(self.transport)
+        self.lanes = HeldLanes(self.transport, self.clock)
         self.renderer = StubRenderer(self.clock)
         self.metrics = Counts()
         self.journal = Entries()

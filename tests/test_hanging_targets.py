@@ -11,6 +11,7 @@ import pytest
 from grip_edge_middleware.changes import Change
 from grip_edge_middleware.errors import DeliveryError
 from grip_edge_middleware.http import Response
+from grip_edge_middleware.targets import GRACE_S
 from tests.recording import Outcome, Recorded, Simulation, acknowledged, bodies, recorded
 
 COUNTER = "counter-{name}"
@@ -189,6 +190,19 @@ def test_waiting_for_it_takes_few_turns() -> None:
         sim.add(COUNTER, name=number)
 
     assert len(sim.run_for(5.0)) < 40
+
+
+def test_a_flush_sends_each_topic_once_to_a_proxy_that_takes_its_time() -> None:
+    sim = simulation(grip_url="http://slow:5561")
+    sim.lanes.take("slow", 3 * GRACE_S)
+    for number in range(5_000):
+        sim.add(COUNTER, name=str(number))
+
+    sim.dispatcher.turn(sim.clock.now, everything=True)
+
+    channels = [channel for r in sim.transport.to("slow") for channel in recorded(r).channels]
+    assert len(channels) == len(set(channels)) == len(sim.renderer.rendered) == 5_000
+    assert not sim.store.pending()
 
 
 def test_nothing_is_rendered_for_a_proxy_that_hangs() -> None:
