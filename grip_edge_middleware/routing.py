@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Generic, Self, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, Self, TypeVar
 from uuid import UUID
 
 T = TypeVar("T")
@@ -76,6 +77,8 @@ class Pattern:
     text: str
     parts: tuple[str | _Parameter, ...]
     regex: re.Pattern[str] = field(repr=False)
+    # Those of which one value may be written in several ways.
+    normalised: tuple[_Parameter, ...] = field(repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -88,7 +91,10 @@ class Pattern:
         names = [part.name for part in parts if isinstance(part, _Parameter)]
         if len(set(names)) < len(names):
             raise ValueError("a parameter stands twice")
-        return cls(text, parts, re.compile("".join(map(_regex, parts)), re.DOTALL))
+        params = (part for part in parts if isinstance(part, _Parameter))
+        normalised = tuple(p for p in params if p.converter.normalise is not str)
+        regex = re.compile("".join(map(_regex, parts)), re.DOTALL)
+        return cls(text, parts, regex, normalised)
 
     @property
     def params(self) -> tuple[str, ...]:
@@ -100,11 +106,10 @@ class Pattern:
         match = self.regex.fullmatch(path)
         if match is None:
             return None
-        return {
-            part.name: part.converter.normalise(match[part.name])
-            for part in self.parts
-            if isinstance(part, _Parameter)
-        }
+        values: dict[str, str] = match.groupdict()
+        for param in self.normalised:
+            values[param.name] = param.converter.normalise(values[param.name])
+        return values
 
     def fill(self, values: Mapping[str, str]) -> str | None:
         """Return the path with these values, or None if no such path can match the pattern."""
@@ -151,14 +156,20 @@ def _regex(part: str | _Parameter) -> str:
     return re.escape(part) if isinstance(part, str) else f"(?P<{part.name}>{part.converter.regex})"
 
 
+_FullMatch = Callable[[str], re.Match[str] | None]
+_NO_BRANCH: Mapping[str, Any] = MappingProxyType({})
+
+
 @dataclass(slots=True)
 class _Node(Generic[T]):
     """What may come after the segments walked so far."""
 
     literals: dict[str, _Node[T]] = field(default_factory=dict)
-    # By the literal beginning of a segment, so that /a-<x>, /b-<x>, ... are not tried in turn.
-    dynamic: dict[str, dict[str, tuple[re.Pattern[str], _Node[T]]]] = field(default_factory=dict)
-    beginnings: list[int] = field(default_factory=list)
+    # By the literal beginning of a segment, so that /a-<x>, /b-<x>, ... are not tried in turn; and
+    # first by how long that is.
+    dynamic: dict[int, dict[str, dict[str, tuple[_FullMatch, _Node[T]]]]] = field(
+        default_factory=dict
+    )
     leaves: list[tuple[Pattern, T]] = field(default_factory=list)
     tails: list[tuple[Pattern, T]] = field(default_factory=list)
 
@@ -179,13 +190,13 @@ class Matcher(Generic[T]):
         """Return each value whose pattern is this path, with its parameters, in settings order."""
         found: list[tuple[Pattern, T]] = []
         _collect(self._root, path.split("/")[1:], 0, found)
-        matches = [
-            (self._order[id(pattern)], value, params)
+        if len(found) > 1:
+            found.sort(key=lambda entry: self._order[id(entry[0])])
+        return [
+            (value, params)
             for pattern, value in found
             if (params := pattern.match(path)) is not None
         ]
-        matches.sort(key=lambda match: match[0])
-        return [(value, params) for _, value, params in matches]
 
     def _add(self, pattern: Pattern, value: T) -> None:
         self._order.setdefault(id(pattern), len(self._order))
@@ -221,21 +232,23 @@ def _child(node: _Node[T], segment: list[str | _Parameter]) -> _Node[T]:
     source = "".join(
         re.escape(p) if isinstance(p, str) else f"(?:{p.converter.regex})" for p in segment
     )
-    if len(beginning) not in node.beginnings:
-        node.beginnings.append(len(beginning))
-    branches = node.dynamic.setdefault(beginning, {})
-    return branches.setdefault(source, (re.compile(source, re.DOTALL), _Node()))[1]
+    branches = node.dynamic.setdefault(len(beginning), {}).setdefault(beginning, {})
+    return branches.setdefault(source, (re.compile(source, re.DOTALL).fullmatch, _Node()))[1]
 
 
 def _collect(node: _Node[T], segments: list[str], at: int, found: list[tuple[Pattern, T]]) -> None:
+    end = len(segments)
+    while at < end:
+        segment = segments[at]
+        at += 1
+        if node.tails:
+            found += node.tails
+        for length, branches in node.dynamic.items():
+            for fullmatch, branch in branches.get(segment[:length], _NO_BRANCH).values():
+                if fullmatch(segment):
+                    _collect(branch, segments, at, found)
+        if (child := node.literals.get(segment)) is None:
+            return
+        node = child
     found += node.tails
-    if at == len(segments):
-        found += node.leaves
-        return
-    segment = segments[at]
-    if (child := node.literals.get(segment)) is not None:
-        _collect(child, segments, at + 1, found)
-    for length in node.beginnings:
-        for regex, branch in node.dynamic.get(segment[:length], {}).values():
-            if regex.fullmatch(segment):
-                _collect(branch, segments, at + 1, found)
+    found += node.leaves
