@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from grip_edge_middleware import sources
@@ -393,6 +393,7 @@ class _Parts:
         self.watchers = Watchers()
         self.journal = Journal(self.metrics, self.watchers, *_tracing(settings))
         self.policy = Policy(settings, self.metrics)
+        self._named = lru_cache(maxsize=1024)(lambda name: named_topic(settings.topics, name, {}))
         self._look_at = -math.inf
         self.face: WSGIApplication | ASGIMiddleware | None = None
         transport = HttpTransport(timeout_s=settings.timeout)
@@ -442,7 +443,7 @@ class _Parts:
 
     def find(self, name: str, params: Mapping[str, object]) -> tuple[TopicSettings, Topic]:
         """Return a topic by its name, or by its template and values."""
-        return named_topic(self.settings.topics, name, params)
+        return named_topic(self.settings.topics, name, params) if params else self._named(name)
 
     def changes(self, instance: object) -> list[Change]:
         """Return what an update of the instance changes."""

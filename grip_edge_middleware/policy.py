@@ -198,7 +198,7 @@ class Plan:
         is_raw: bool,
     ) -> list[T]:
         is_remembered = request.method in ("GET", "HEAD") and not request.is_debugged
-        if not is_remembered or self.is_private or _is_long(request):
+        if not is_remembered or self.is_private:
             return decide(request, status, headers, notes)
         said = (notes.declines_hold, notes.is_unclear, *notes.keys, None, *notes.rows)
         decisive = (_asked(request), said, status, is_raw, *headers)
@@ -216,7 +216,7 @@ class Plan:
         return left
 
     def _remember(self, request: RequestFacts, decisive: Hashable, left: list[Any]) -> None:
-        if not request.gate.is_unchanged(request.since):
+        if _is_long(request) or not request.gate.is_unchanged(request.since):
             return
         remembered = self._remembered
         if remembered.since != request.since or len(remembered.left) >= MAX_REMEMBERED:
