@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from grip_edge_middleware import GripEdge
 from grip_edge_middleware.notes import Notes
 from grip_edge_middleware.policy import Plan, RequestFacts
 from grip_edge_middleware.testing.sent import RecordingLanes
-from grip_edge_middleware.types import Headers
 
 # Where everything is sent, if it were: the lanes keep it.
 TARGETS = {"cdn": "varnish://127.0.0.1:1", "grip_url": "http://127.0.0.1:1"}
+
+Line = TypeVar("Line", tuple[str, str], tuple[bytes, bytes])
+Apply = Callable[[Plan, RequestFacts, int, list[Line], Notes], list[Line]]
 
 _stack = ExitStack()
 _lanes: list[RecordingLanes] = []
@@ -63,14 +65,17 @@ class Wrapping:
 
 def _count_responses() -> None:
     """Look at each response that a face hands to the policy, and at what it makes of it."""
-    apply = Plan.apply
+    Plan.apply = _counting(Plan.apply)  # type: ignore[method-assign, assignment]
+    Plan.apply_raw = _counting(Plan.apply_raw)  # type: ignore[method-assign, assignment]
 
+
+def _counting(apply: Apply[Line]) -> Apply[Line]:
     def counting(
-        plan: Plan, request: RequestFacts, status: int, headers: Headers, notes: Notes
-    ) -> Headers:
+        plan: Plan, request: RequestFacts, status: int, headers: list[Line], notes: Notes
+    ) -> list[Line]:
         before = [*headers]
         applied = apply(plan, request, status, headers, notes)
-        names = {name.lower() for name, _ in applied}
+        names = {_text(name).lower() for name, _ in applied}
         _responses["seen"] += 1
         _responses["changed"] += applied != before
         _responses["tagged"] += "surrogate-key" in names
@@ -79,7 +84,11 @@ def _count_responses() -> None:
         _responses["kept out"] += bool(notes.kept_out_by)
         return applied
 
-    Plan.apply = counting  # type: ignore[method-assign, assignment]
+    return counting
+
+
+def _text(name: str | bytes) -> str:
+    return name if isinstance(name, str) else name.decode("latin-1")
 
 
 class _Logged(logging.Handler):
