@@ -20,9 +20,9 @@ BIN := .venv/bin
 demo: .venv/.ready $(if $(filter real,$(EDGE)),system)
 	@$(BIN)/python examples/demo.py $(APP) --edge $(EDGE)
 
-# Whole edges and servers with workers have the machine to themselves.
+# Many wait for servers of theirs. Whole edges and servers with workers have the machine to themselves.
 test: lint system
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/live --ignore tests/workers
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/live --ignore tests/workers
 	$(BIN)/python -m pytest tests/live tests/workers
 
 # ONLY=name picks one, as pytest's -k does.
