@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -30,6 +31,14 @@ TOPICS = {
 }
 # They need a verify key, which not all settings here have.
 SOCKETS = {"room-{name}": {"routes": ["/rooms/<name>"], "hold": "ws"}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_edge_of_an_app_is_left() -> Iterator[None]:
+    """Close the edges of apps that commands load: they would see other tests' statements."""
+    yield
+    for edge in [found for found in gc.get_objects() if type(found) is GripEdge]:
+        edge.close()
 
 
 @dataclass(frozen=True, slots=True)
