@@ -111,6 +111,13 @@ def edge_server() -> Iterator[RecordingServer]:
         yield server
 
 
+@pytest.fixture
+def own_server() -> Iterator[RecordingServer]:
+    """One that no other test's edge confirms its purges to."""
+    with RecordingServer() as server:
+        yield server
+
+
 def here(block: str, server: RecordingServer, folder: Path) -> str:
     """Return a block whose CDN and GRIP proxy are the server, and whose files are in the folder."""
     block = re.sub(r"localhost:(6081|5561)", f"localhost:{server.port}", block)
@@ -240,21 +247,21 @@ def without_versions(lines: list[str]) -> list[str]:
 
 
 def test_what_sources_md_writes_and_says_arrives(
-    edge_server: RecordingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_server: RecordingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "sources_md"}
     seen: list[set[str]] = []
     for position, block in enumerate(blocks("python", ROOT / "docs/sources.md")):
-        already = len(edge_server.purges)
-        block = re.sub(r"localhost:\d+", f"localhost:{edge_server.port}", block)
+        already = len(own_server.purges)
+        block = re.sub(r"localhost:\d+", f"localhost:{own_server.port}", block)
         code = compile(block, f"sources.md, Python {position + 1}", "exec", dont_inherit=True)
         exec(code, names)
         for function, arguments in CALLS.items():
             if f"async def {function}(" in block:
                 asyncio.run(names[function](*arguments))
         assert names["edge"].flush(10)
-        seen.append({key for purge in edge_server.purges[already:] for key in purge.keys})
+        seen.append({key for purge in own_server.purges[already:] for key in purge.keys})
     names["edge"].close()
     names["engine"].dispose()
 
@@ -361,14 +368,14 @@ def test_fastly_md_sends_each_token_to_its_service(edge_server: RecordingServer)
 
 
 def test_both_ways_of_from_fastly_purging_md_purge_the_same(
-    edge_server: RecordingServer, tmp_path: Path
+    own_server: RecordingServer, tmp_path: Path
 ) -> None:
     document = ROOT / "docs/from-fastly-purging.md"
     names: dict[str, Any] = {"__name__": "from_fastly_purging_md"}
     seen: list[set[str]] = []
     for position, block in enumerate(blocks("python", document)):
-        already = len(edge_server.purges)
-        block = here(block, edge_server, tmp_path)
+        already = len(own_server.purges)
+        block = here(block, own_server, tmp_path)
         code = compile(block, f"{document.name}, {position}", "exec", dont_inherit=True)
         if not re.search("^(import|from) (django|fastly)|name:shop", block, re.MULTILINE):
             exec(code, names)
@@ -379,7 +386,7 @@ def test_both_ways_of_from_fastly_purging_md_purge_the_same(
             if "GripEdge(app)" in block:
                 assert_answers(names["app"], blocks("http", document)[0])
                 names["edge"].close()
-            seen.append({key for purge in edge_server.purges[already:] for key in purge.keys})
+            seen.append({key for purge in own_server.purges[already:] for key in purge.keys})
     names["edge"].close()
     names["engine"].dispose()
 
