@@ -105,6 +105,7 @@ def test_the_markers_leave_who_is_up_to_date_alone(served: Board) -> None:
     assert (answer.status, answer.body) == (200, showing(2))
 
 
+@pytest.mark.lab
 @pytest.mark.real_edge  # a crowd
 def test_100_clients_loop_through_50_changes(served: Board) -> None:
     """With random pauses between their polls: each ends on the last version."""

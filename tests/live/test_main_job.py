@@ -265,6 +265,7 @@ def pairs(passages: list[Any]) -> Iterator[tuple[float, float]]:
         previous = passage.arrived
 
 
+@pytest.mark.lab
 @pytest.mark.real_edge  # a time
 def test_commit_to_browser_time(live: LiveApp, record_property: Callable[..., None]) -> None:
     names = live.names("timed", 200)

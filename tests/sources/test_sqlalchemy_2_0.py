@@ -22,11 +22,15 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 
 @pytest.mark.timeout(600)
-def test_the_sources_work_with_sqlalchemy_2_0() -> None:
+@pytest.mark.parametrize(
+    "files",
+    ["test_sqlalchemy_matrix.py", pytest.param("test_*sqlalchemy*.py", marks=pytest.mark.lab)],
+)
+def test_the_sources_work_with_sqlalchemy_2_0(files: str) -> None:
     if not SQLALCHEMY_2_0.exists():
         skip_outside_ci("no SQLAlchemy 2.0; make .venv/.ready installs it")
-    files = Path(__file__).parent.glob("test_*sqlalchemy*.py")
-    others = [str(file) for file in files if file.name != Path(__file__).name]
+    here = Path(__file__)
+    others = [str(file) for file in here.parent.glob(files) if file.name != here.name]
     options = ["-q", "-p", "no:cacheprovider", *others]
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, *options],
