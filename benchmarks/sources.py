@@ -138,7 +138,7 @@ class Case:
     budget_us: float | None = None
     tags: bool = False
     outbox: bool = False
-    library: Literal["sqlalchemy", "peewee", "django"] = "sqlalchemy"
+    orm: Literal["sqlalchemy", "peewee", "django"] = "sqlalchemy"
 
     def settings(self, model: type) -> dict[str, Any]:
         """Those of the edge. It sends to nobody, and topics wait for their windows to end."""
@@ -166,10 +166,10 @@ CASES = [
     Case("  automatic tags", "select_by_core", 2.0, tags=True),
     Case("ORM select", "select_by_orm", 0.5),
     Case("  automatic tags", "select_by_orm", 2.0, tags=True),
-    Case("peewee, a save", "save", library="peewee"),
-    Case("  automatic tags", "save", tags=True, library="peewee"),
-    Case("Django, a save", "save", library="django"),
-    Case("  automatic tags", "save", tags=True, library="django"),
+    Case("peewee, a save", "save", orm="peewee"),
+    Case("  automatic tags", "save", tags=True, orm="peewee"),
+    Case("Django, a save", "save", orm="django"),
+    Case("  automatic tags", "save", tags=True, orm="django"),
 ]
 
 
@@ -178,7 +178,7 @@ CASES = [
 
 def be_worker(case: Case, *, hooks: Hooks, folder: str) -> None:
     with ExitStack() as stack:
-        work = _LIBRARIES[case.library](case, hooks, folder, stack)
+        work = _WORKS_OF[case.orm](case, hooks, folder, stack)
         for _ in sys.stdin:
             with _request(case):
                 print(json.dumps(_measure(work)), flush=True)
@@ -284,7 +284,7 @@ def _django(case: Case, hooks: Hooks, folder: str, stack: ExitStack) -> Callable
     return save
 
 
-_LIBRARIES: Mapping[str, Callable[[Case, Hooks, str, ExitStack], Callable[[], int]]] = {
+_WORKS_OF: Mapping[str, Callable[[Case, Hooks, str, ExitStack], Callable[[], int]]] = {
     "sqlalchemy": _sqlalchemy,
     "peewee": _peewee,
     "django": _django,
@@ -398,7 +398,7 @@ def compare(case: Case, rounds: int) -> Cost:
     """Measure the case without an edge, with the floor, and with an edge, in turns."""
     cost = Cost(case)
     all_hooks: Sequence[Hooks] = ("none", "floor", "edge")
-    if case.library != "sqlalchemy":
+    if case.orm != "sqlalchemy":
         all_hooks = ("none", "edge")
     for _ in range(GENERATIONS):
         with TemporaryDirectory() as name, ExitStack() as stack:
@@ -425,7 +425,7 @@ def _note(cost: Cost, took: Mapping[Hooks, tuple[float, float]]) -> None:
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(description="Measure what sources cost a transaction.")
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--only", default="", help="a word in the name of the work, or the library")
+    parser.add_argument("--only", default="", help="a word in the name of the work, or the ORM")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
@@ -436,7 +436,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     print(f"{'one row, us':30} {head}")
     rows: list[Row] = []
     for case in CASES:
-        if options.only in (case.work, case.library, ""):
+        if options.only in (case.work, case.orm, ""):
             rows.append(compare(case, options.rounds).row)
             print(rows[-1], flush=True)
     return rows

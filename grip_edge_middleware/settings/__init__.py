@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from grip_edge_middleware.dialects import (
     AKAMAI,
@@ -134,41 +134,35 @@ class TopicSettings:
 class Varnish:
     """A Varnish with the VCL that we ship."""
 
+    dialect: ClassVar[Dialect] = VARNISH
+    """What it reads and takes."""
+
     url: str
     soft: bool = True
-
-    @property
-    def dialect(self) -> Dialect:
-        """What it reads and takes."""
-        return VARNISH
 
 
 @dataclass(frozen=True, slots=True)
 class Fastly:
     """A Fastly service. The token needs the scope `purge_select`."""
 
+    dialect: ClassVar[Dialect] = FASTLY
+    """What it reads and takes."""
+
     service_id: str
     token: str = field(repr=False)
     url: str = "https://api.fastly.com"
     soft: bool = True
-
-    @property
-    def dialect(self) -> Dialect:
-        """What it reads and takes."""
-        return FASTLY
 
 
 @dataclass(frozen=True, slots=True)
 class Souin:
     """A Souin, as Caddy's cache for example. The path is that of its API."""
 
+    dialect: ClassVar[Dialect] = SOUIN
+    """What it reads and takes."""
+
     url: str
     path: str = "/souin-api/souin"
-
-    @property
-    def dialect(self) -> Dialect:
-        """What it reads and takes."""
-        return SOUIN
 
 
 Plan = Literal["free", "pro", "business", "enterprise"]
@@ -180,15 +174,13 @@ KeysIn = Literal["header", "json"]
 class Cloudflare:
     """A zone of Cloudflare's. The token needs the permission Cache Purge."""
 
+    dialect: ClassVar[Dialect] = CLOUDFLARE
+    """What it reads and takes."""
+
     zone_id: str
     token: str = field(repr=False)
     url: str = "https://api.cloudflare.com/client/v4"
     plan: Plan = "free"
-
-    @property
-    def dialect(self) -> Dialect:
-        """What it reads and takes."""
-        return CLOUDFLARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,17 +204,15 @@ class CloudFront:
 class Akamai:
     """An Akamai account whose API client may use Fast Purge."""
 
+    dialect: ClassVar[Dialect] = AKAMAI
+    """What it reads and takes."""
+
     host: str
     client_token: str = field(repr=False)
     client_secret: str = field(repr=False)
     access_token: str = field(repr=False)
     network: Network = "production"
     soft: bool = True
-
-    @property
-    def dialect(self) -> Dialect:
-        """What it reads and takes."""
-        return AKAMAI
 
 
 @dataclass(frozen=True, slots=True)
